@@ -1,0 +1,1 @@
+"""Headgate: stands between an MLflow Model Registry and production."""

@@ -1,0 +1,145 @@
+"""What a model must satisfy to be promoted: the policy as plain values, with the documented default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """What in MLflow asks for this environment: an alias, and for the legacy UI a stage."""
+
+    alias: str | None
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The judging rows: a CSV file that the model did not choose. Without one the input example is used."""
+
+    uri: str
+    label: str
+    rows: int = 5000
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX and served answers may lie from the native ones: |a-b| <= atol + rtol*|b|, row by row."""
+
+    rtol: float = 1e-4
+    atol: float = 1e-5
+    max_wrong_rows: int = 0
+
+
+@dataclass(frozen=True)
+class MetricGate:
+    """A bound on one metric over the judging rows."""
+
+    name: str
+    max: float | None = None
+    min: float | None = None
+    kind: Literal["metric"] = "metric"
+
+
+@dataclass(frozen=True)
+class ChampionGate:
+    """How much worse than the live version a metric may be, as a fraction of the live version's value."""
+
+    name: str
+    max_regression: float
+    kind: Literal["champion"] = "champion"
+
+
+@dataclass(frozen=True)
+class LatencyGate:
+    """A bound on the 99th percentile of one inference with `batch` rows, in milliseconds."""
+
+    p99_ms: float
+    batch: int = 1
+    kind: Literal["latency"] = "latency"
+
+
+Gate = MetricGate | ChampionGate | LatencyGate
+
+
+@dataclass(frozen=True)
+class Approvals:
+    """Who has to agree, and for how long the question stands."""
+
+    required: int = 1
+    roles: tuple[str, ...] = ("reviewer",)
+    expires: timedelta = timedelta(hours=72)
+    prevent_self_review: bool = True
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """What the canary's own traffic must satisfy: share of failed requests (0..1) and p99 in milliseconds."""
+
+    error_rate: float = 0.01
+    p99_ms: float = 100.0
+    min_requests: int = 20
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Percentages of traffic in ascending order, ending at 100, and how long each is watched."""
+
+    steps: tuple[int, ...] = (10, 50, 100)
+    soak: timedelta = timedelta(seconds=30)
+    guardrails: Guardrails = Guardrails()
+    max_wait: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the release runs. `kind` None takes the service's own setting."""
+
+    kind: Literal["process", "docker"] | None = None
+    instance: Literal["cpu", "gpu"] = "cpu"
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class EnvironmentPolicy:
+    """All rules for one model in one environment."""
+
+    triggers: Triggers
+    data: Data | None = None
+    parity: Parity = Parity()
+    gates: tuple[Gate, ...] = ()
+    approvals: Approvals = Approvals()
+    rollout: Rollout = Rollout()
+    target: Target = Target()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules for one model, by environment."""
+
+    model: str
+    environments: Mapping[str, EnvironmentPolicy] = field(default_factory=dict)
+
+    def environment_of_alias(self, alias: str) -> str | None:
+        """The environment that `alias` asks for, if any."""
+        return next((name for name, env in self.environments.items() if env.triggers.alias == alias), None)
+
+    def environment_of_stage(self, stage: str) -> str | None:
+        """The environment that the legacy stage asks for, if any."""
+        return next((name for name, env in self.environments.items() if env.triggers.stage == stage), None)
+
+
+def default_policy(model: str) -> Policy:
+    """The documented policy of a model that has no file: parity and latency gates on the input example,
+    one approval by a reviewer for production and none for staging."""
+    gates = (LatencyGate(p99_ms=100.0),)
+    return Policy(
+        model=model,
+        environments={
+            "staging": EnvironmentPolicy(
+                triggers=Triggers(alias="to-staging", stage="Staging"), gates=gates, approvals=Approvals(required=0)
+            ),
+            "production": EnvironmentPolicy(triggers=Triggers(alias="to-production", stage="Production"), gates=gates),
+        },
+    )

@@ -1,0 +1,223 @@
+"""The outside world as Headgate needs it: small protocols that adapters fulfil and tests fake.
+
+Every method may raise `Transient` (try again later) or `Fault` (ours to mend); what else it raises is said there.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from app.domain.canary import Sample
+from app.domain.registry import ModelView
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """What MLflow says of one model version. `user` is who ran the training run, where that is known."""
+
+    model: str
+    version: str
+    run_id: str | None
+    source: str
+    user: str | None
+    ready: bool
+
+
+class Registry(Protocol):
+    """MLflow's model registry."""
+
+    def read_model(self, name: str) -> ModelView | None:
+        """One model with the stages and tags of all its versions; None where it does not exist."""
+
+    def snapshot(self) -> Iterator[ModelView]:
+        """All models, page by page. A broken page raises: half a snapshot is never taken for the whole."""
+
+    def version(self, model: str, version: str) -> VersionInfo | None:
+        """One version, or None."""
+
+    def download(self, model: str, version: str, into: Path) -> None:
+        """Copy the version's artifacts into the empty folder `into`. Raises Rejected where they are missing."""
+
+    def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+        """Set a tag; a version that is gone is ignored."""
+
+    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+        """Delete a tag if it still holds `value`."""
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        """Point the alias to the version."""
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        """Delete the alias if it still points to `version`: it may have become somebody's next request."""
+
+    def set_stage(self, model: str, version: str, stage: str, archive: bool) -> None:
+        """Move the version to a legacy stage; `archive` moves the versions that were there to Archived."""
+
+    def ensure_webhook(self, url: str, secret: str) -> bool:
+        """See that exactly one active webhook of ours points to `url` with this secret; True if one was made."""
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed, write-once storage."""
+
+    def put_tree(self, folder: Path) -> str:
+        """Copy a folder in and return its tree digest. Raises Rejected for links, devices, odd names, quotas."""
+
+    def tree(self, digest: str) -> Path:
+        """The folder of a stored tree; read it, never write. Raises Fault where it is missing or was changed."""
+
+    def put_file(self, file: Path) -> str:
+        """Copy one regular file in and return its digest."""
+
+    def file(self, digest: str) -> Path:
+        """The path of a stored file. Raises Fault where it is missing."""
+
+    def scratch(self, name: str) -> Path:
+        """An empty folder of that name on the same file system, for work in progress."""
+
+
+@dataclass(frozen=True)
+class SandboxJob:
+    """One untrusted piece of work: `program` is a module of workers.sandbox, `inputs` are mounted read-only under
+    `/in/<name>`, `request` arrives as `/in/request.json`, and what it leaves in `/out` ends in `output`."""
+
+    program: Literal["scan", "convert", "score"]
+    inputs: Mapping[str, Path]
+    request: Mapping[str, Any]
+    output: Path
+    timeout: timedelta = timedelta(minutes=5)
+    memory_mib: int = 4096
+
+
+class Sandbox(Protocol):
+    """A place without network, credentials or a way out."""
+
+    def run(self, job: SandboxJob) -> Mapping[str, Any]:
+        """Run the job and return its `result.json`, which is untrusted and size-limited.
+
+        Raises Rejected where the job crashed, ran out of time or memory, or answered nonsense: the model's fault.
+        Raises Fault where the sandbox itself cannot be set up.
+        """
+
+    def self_test(self) -> str:
+        """Say what the layer is and prove that it holds; raises Fault with the remedy where it does not."""
+
+
+@dataclass(frozen=True)
+class ReleaseSpec:
+    """What to serve: a Triton model repository in `repository` (or the image that holds it) under a name that is
+    the same at every try, so that a second start adopts the first."""
+
+    name: str
+    model: str
+    repository: Path
+    image: str | None = None
+    instance: Literal["cpu", "gpu"] = "cpu"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a running release listens. Triton's V2 protocol over HTTP and gRPC."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+
+
+class ModelServer(Protocol):
+    """Starts and stops releases on Triton."""
+
+    def start(self, spec: ReleaseSpec) -> Endpoint:
+        """Start the release, or adopt the running one of that name, and return once it is ready.
+
+        Raises Fault with the server's own words where it does not become ready in time.
+        """
+
+    def find(self, name: str) -> Endpoint | None:
+        """The endpoint of a running release, or None."""
+
+    def stop(self, name: str) -> None:
+        """Stop the release and wait for its end; one that does not run is fine."""
+
+    def names(self) -> list[str]:
+        """All releases of ours that run."""
+
+
+class ImageBuilder(Protocol):
+    """Builds container images."""
+
+    def build(self, context: Path, tag: str, labels: Mapping[str, str]) -> str:
+        """Build the folder's Dockerfile (or adopt an image of that tag and labels) and return the image id."""
+
+
+class ServingClient(Protocol):
+    """Speaks the V2 protocol to one endpoint."""
+
+    def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """POST /v2/models/<model>/infer and return the answer. Raises Fault with the server's error text."""
+
+    def config(self, endpoint: Endpoint, model: str) -> Mapping[str, Any]:
+        """GET /v2/models/<model>/config: what really runs."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One release behind the router: `release` is `<version>@<digest12>`, as answers carry it."""
+
+    release: str
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the traffic of one model in one environment goes. `weight` is the canary's share in percent."""
+
+    model: str
+    environment: str
+    stable: Server | None
+    canary: Server | None = None
+    weight: int = 0
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """What the router itself says: share in percent and health by role."""
+
+    weights: Mapping[str, int] = field(default_factory=dict)
+    up: Mapping[str, bool] = field(default_factory=dict)
+
+
+class TrafficRouter(Protocol):
+    """Splits traffic; it gives the canary none unless the controller's lease endpoint says 200."""
+
+    def apply(self, routes: list[Route], change: Route) -> None:
+        """Make the router follow `routes` (all of them), of which `change` is the one that differs, without
+        losing a request, and return when the running router reports it. Safe to repeat."""
+
+    def status(self, model: str, environment: str) -> RouteStatus:
+        """Weights and health as the running router reports them."""
+
+    def address(self, environment: str) -> str:
+        """The base URL of the environment for V2 over HTTP."""
+
+
+class MetricSource(Protocol):
+    """What clients got, as the router saw it."""
+
+    def sample(self, model: str, environment: str, role: Literal["stable", "canary"], since: float) -> Sample:
+        """Requests, failures and p99 of one role since a unix time."""
+
+
+class Queue(Protocol):
+    """Wakes workers. A message may be lost or doubled; the sweep finds whatever is due. Never raises."""
+
+    def advance(self, promotion_id: str) -> None:
+        """Wake up one promotion."""
+
+    def observe(self, model: str) -> None:
+        """Have one model re-read from MLflow."""
+
+    def deliver(self) -> None:
+        """Have the outbox sent."""
