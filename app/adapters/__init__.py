@@ -1,0 +1,1 @@
+"""One file per outside system; each translates that system's errors into ours."""
