@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from app.domain.canary import Sample
+from app.domain.policy import Policy
 from app.domain.registry import ModelView
 
 
@@ -213,7 +214,7 @@ class MetricSource(Protocol):
 class Queue(Protocol):
     """Wakes workers. A message may be lost or doubled; the sweep finds whatever is due. Never raises."""
 
-    def advance(self, promotion_id: str) -> None:
+    def advance(self, promotion_id: int) -> None:
         """Wake up one promotion."""
 
     def observe(self, model: str) -> None:
@@ -221,3 +222,10 @@ class Queue(Protocol):
 
     def deliver(self) -> None:
         """Have the outbox sent."""
+
+
+class Policies(Protocol):
+    """Where the policy of a model comes from."""
+
+    def policy(self, model: str) -> Policy:
+        """The policy of a model, the documented default where it has none. Raises Invalid for a malformed one."""

@@ -1,0 +1,1 @@
+"""The database: models, sessions, and all the SQL of Headgate, one file per noun."""

@@ -1,0 +1,268 @@
+"""The tables. Times are UTC; JSON columns hold plain JSON values; only app.db reads or writes rows."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Dialect, ForeignKey, Index, MetaData, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import DateTime, TypeDecorator
+
+from app.domain.promotion import ACTIVE, State
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on every database: SQLite keeps no zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 -- signature of SQLAlchemy
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone must not reach the database")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 -- signature of SQLAlchemy
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations on both databases can find it again."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), str: String(255)}  # noqa: RUF012 -- SQLAlchemy reads it once
+
+
+def _states(states: frozenset[State]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
+
+class ObservedModel(Base):
+    """What the registry said of a model when we last looked; `generation` counts the changes."""
+
+    __tablename__ = "observed_models"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    view: Mapped[dict[str, Any]]
+    generation: Mapped[int]
+    observed_at: Mapped[datetime]
+
+
+class ChangeRow(Base):
+    """The ledger of net changes seen in the registry; `via` says how: webhook, poll, or headgate for our own."""
+
+    __tablename__ = "changes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    field: Mapped[str]
+    version: Mapped[str | None]
+    before: Mapped[str | None]
+    after: Mapped[str | None]
+    via: Mapped[str]
+    seen_at: Mapped[datetime]
+    promotion_id: Mapped[int | None] = mapped_column(ForeignKey("promotions.id"))
+    note: Mapped[str] = mapped_column(Text, default="")
+
+
+class Delivery(Base):
+    """A webhook call by its delivery id: insert-or-ignore decides who acts on it."""
+
+    __tablename__ = "deliveries"
+    source: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime]
+    event: Mapped[str]
+    model: Mapped[str | None]
+    observed_at: Mapped[datetime | None]
+
+
+class Promotion(Base):
+    """One request to bring one version to one environment. The row is the queue: `next_run_at` says when it is due."""
+
+    __tablename__ = "promotions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    version: Mapped[str]
+    environment: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    trigger: Mapped[dict[str, Any]]
+    requested_by: Mapped[str | None]
+    request_reason: Mapped[str] = mapped_column(Text, default="")
+    policy: Mapped[dict[str, Any]]
+    policy_digest: Mapped[str]
+    digest: Mapped[str | None]
+    progress: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    next_run_at: Mapped[datetime | None] = mapped_column(index=True)
+    attempt: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    stop: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    lease_owner: Mapped[str | None]
+    lease_epoch: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "uq_promotions_active",
+            "model",
+            "environment",
+            unique=True,
+            sqlite_where=text(f"state IN ({_states(ACTIVE)})"),
+            postgresql_where=text(f"state IN ({_states(ACTIVE)})"),
+        ),
+        Index(
+            "uq_promotions_requested",
+            "model",
+            "environment",
+            unique=True,
+            sqlite_where=text("state = 'REQUESTED'"),
+            postgresql_where=text("state = 'REQUESTED'"),
+        ),
+        Index("ix_promotions_model_environment", "model", "environment"),
+    )
+
+
+class StepRun(Base):
+    """One finished step of one promotion: when, for how long, and the evidence it left."""
+
+    __tablename__ = "step_runs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    entered_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    evidence: Mapped[dict[str, Any]]
+    digest: Mapped[str | None]
+
+    __table_args__ = (Index("ix_step_runs_promotion_id_state", "promotion_id", "state"),)
+
+
+class Approval(Base):
+    """A reviewer's decision on one digest of one promotion; `continue` lets an inconclusive canary go on."""
+
+    __tablename__ = "approvals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"), index=True)
+    principal: Mapped[str]
+    role: Mapped[str]
+    decision: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
+class Release(Base):
+    """What a promotion put, or puts, into service. `role`: canary, stable, or retired."""
+
+    __tablename__ = "releases"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"), unique=True)
+    model: Mapped[str]
+    version: Mapped[str]
+    environment: Mapped[str]
+    digest: Mapped[str]
+    name: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    role: Mapped[str] = mapped_column(String(16))
+    weight: Mapped[int]
+    endpoint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    stable_at: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "uq_releases_role",
+            "model",
+            "environment",
+            "role",
+            unique=True,
+            sqlite_where=text("role IN ('canary', 'stable')"),
+            postgresql_where=text("role IN ('canary', 'stable')"),
+        ),
+        Index("ix_releases_model_environment", "model", "environment"),
+    )
+
+
+class AuditLeaf(Base):
+    """One link of the hash chain; never updated, never deleted."""
+
+    __tablename__ = "audit_leaves"
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[str]
+    kind: Mapped[str]
+    body: Mapped[dict[str, Any]]
+    previous: Mapped[str]
+    hash: Mapped[str]
+
+
+class AuditHead(Base):
+    """The single row whose lock puts the appenders of the chain in line."""
+
+    __tablename__ = "audit_head"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[str]
+
+
+class OutboxRow(Base):
+    """One write to an outside system, committed with the decision that caused it and sent afterwards, in order."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    operation: Mapped[str] = mapped_column(String(32))
+    arguments: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    next_try_at: Mapped[datetime | None] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    done_at: Mapped[datetime | None]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+
+
+class NamedLease(Base):
+    """Who does a job that only one process may do at a time, and until when."""
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    until: Mapped[datetime]
+
+
+class Principal(Base):
+    """Who calls: a name, a role, and the hash of a bearer token that was shown once."""
+
+    __tablename__ = "principals"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+
+
+class IdempotentAnswer(Base):
+    """The answer first given to an Idempotency-Key, so that a second call gets the same one."""
+
+    __tablename__ = "idempotency"
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_digest: Mapped[str]
+    status: Mapped[int]
+    answer: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Setting(Base):
+    """Facts about this installation that must survive a restart, such as "the first snapshot was taken"."""
+
+    __tablename__ = "facts"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

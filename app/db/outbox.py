@@ -1,0 +1,84 @@
+"""All SQL about the outbox and about named leases."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.models import NamedLease, OutboxRow
+from app.db.session import now
+
+
+def add(session: Session, model: str, operation: str, arguments: Mapping[str, Any]) -> None:
+    moment = now(session)
+    session.add(
+        OutboxRow(model=model, operation=operation, arguments=dict(arguments), created_at=moment, next_try_at=moment)
+    )
+    session.flush()
+
+
+def pending(session: Session, model: str | None = None, limit: int = 500) -> Sequence[OutboxRow]:
+    """Rows not yet sent, oldest first; of one model or of all."""
+    query = select(OutboxRow).where(OutboxRow.next_try_at.is_not(None)).order_by(OutboxRow.id).limit(limit)
+    if model is not None:
+        query = query.where(OutboxRow.model == model)
+    return session.scalars(query).all()
+
+
+def has_due(session: Session) -> bool:
+    query = select(OutboxRow.id).where(OutboxRow.next_try_at <= now(session)).limit(1)
+    return session.execute(query).first() is not None
+
+
+def mark_done(session: Session, row_id: int) -> None:
+    _update(session, row_id, {"done_at": now(session), "next_try_at": None, "last_error": ""})
+
+
+def mark_failed(session: Session, row_id: int, error: str, pause: timedelta | None) -> None:
+    """Note a failed try; without a `pause` the row is given up and keeps its error for people to see."""
+    moment = now(session)
+    values = {
+        "attempts": OutboxRow.attempts + 1,
+        "last_error": error,
+        "next_try_at": moment + pause if pause is not None else None,
+    }
+    _update(session, row_id, values)
+
+
+def _update(session: Session, row_id: int, values: Mapping[str, Any]) -> None:
+    query = update(OutboxRow).where(OutboxRow.id == row_id).values(**values)
+    session.execute(query.execution_options(synchronize_session=False))
+
+
+def take_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:
+    """Become the one that does the job `name`, or prolong that; False while somebody else does it."""
+    moment = now(session)
+    query = (
+        update(NamedLease)
+        .where(NamedLease.name == name, or_(NamedLease.until < moment, NamedLease.owner == owner))
+        .values(owner=owner, until=moment + ttl)
+        .returning(NamedLease.name)
+        .execution_options(synchronize_session=False)
+    )
+    if session.execute(query).first() is not None:
+        return True
+    if session.get(NamedLease, name) is not None:
+        return False
+    try:
+        with session.begin_nested():
+            session.add(NamedLease(name=name, owner=owner, until=moment + ttl))
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
+def drop_lease(session: Session, name: str, owner: str) -> None:
+    """Let the next one do the job at once."""
+    query = update(NamedLease).where(NamedLease.name == name, NamedLease.owner == owner)
+    session.execute(
+        query.values(until=now(session) - timedelta(seconds=1)).execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,64 @@
+"""All SQL about principals, approvals and idempotent answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.models import Approval, IdempotentAnswer, Principal
+from app.db.session import now
+
+
+def add(session: Session, name: str, role: str, token_hash: str) -> bool:
+    """Add a principal; False where the name is taken."""
+    return _add(session, Principal(name=name, role=role, token_hash=token_hash, created_at=now(session)))
+
+
+def by_token(session: Session, token_hash: str) -> Principal | None:
+    return session.scalars(select(Principal).where(Principal.token_hash == token_hash)).one_or_none()
+
+
+def count(session: Session) -> int:
+    return session.execute(select(func.count()).select_from(Principal)).scalar_one()
+
+
+def add_approval(session: Session, row: Approval) -> None:
+    session.add(row)
+    session.flush()
+
+
+def approvals(session: Session, promotion_id: int) -> Sequence[Approval]:
+    return session.scalars(select(Approval).where(Approval.promotion_id == promotion_id).order_by(Approval.id)).all()
+
+
+def answer(session: Session, principal: str, key: str) -> IdempotentAnswer | None:
+    return session.get(IdempotentAnswer, (principal, key))
+
+
+def remember(
+    session: Session, principal: str, key: str, body_digest: str, status: int, body: Mapping[str, Any]
+) -> bool:
+    """Keep an answer under its Idempotency-Key; False where the key is taken."""
+    return _add(
+        session,
+        IdempotentAnswer(
+            principal=principal,
+            key=key,
+            body_digest=body_digest,
+            status=status,
+            answer=dict(body),
+            created_at=now(session),
+        ),
+    )
+
+
+def _add(session: Session, row: Principal | IdempotentAnswer) -> bool:
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+    except IntegrityError:
+        return False
+    return True

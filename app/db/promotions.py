@@ -1,0 +1,206 @@
+"""All SQL about promotions: the queue, its leases, the compare-and-set that writes a state, and the steps' records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case, func, or_, select, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.models import Promotion, StepRun
+from app.db.session import now
+from app.domain.errors import LostLease
+from app.domain.promotion import ACTIVE, ENDED, State
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to write promotion `id`, as long as it stands in `state` and its lease still has this `epoch`."""
+
+    id: int
+    state: State
+    epoch: int
+    owner: str
+
+
+def get(session: Session, promotion_id: int) -> Promotion | None:
+    return session.get(Promotion, promotion_id, populate_existing=True)
+
+
+def get_locked(session: Session, promotion_id: int) -> Promotion | None:
+    """The row, locked until the transaction ends, so that a request to stop and a transition take turns."""
+    return session.get(Promotion, promotion_id, populate_existing=True, with_for_update=True)
+
+
+def insert(session: Session, row: Promotion) -> bool:
+    """Insert the promotion; False where another one already waits for the same model and environment."""
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
+def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tuple[Promotion, Claim] | None:
+    """Take the lease of a promotion that is due; None where it is not due or somebody else holds it.
+
+    A lease that was left behind by a process that died counts as one crash of the present step.
+    """
+    moment = now(session)
+    query = (
+        update(Promotion)
+        .where(Promotion.id == promotion_id, Promotion.next_run_at <= moment)
+        .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < moment))
+        .values(
+            crashes=Promotion.crashes + case((Promotion.lease_owner.is_not(None), 1), else_=0),
+            lease_owner=owner,
+            lease_epoch=Promotion.lease_epoch + 1,
+            lease_until=moment + ttl,
+        )
+        .returning(Promotion.id)
+    )
+    if session.execute(query).scalar_one_or_none() is None:
+        return None
+    row = session.get_one(Promotion, promotion_id, populate_existing=True)
+    return row, Claim(row.id, State(row.state), row.lease_epoch, owner)
+
+
+def renew(session: Session, held: Claim, ttl: timedelta) -> bool:
+    """Prolong the lease; False where it has passed to somebody else."""
+    return _write(session, held, {"lease_until": now(session) + ttl}) == 1
+
+
+def move(session: Session, held: Claim, after: State, reason: str, next_run_at: datetime | None) -> None:
+    """Write a new state and give the lease back.
+
+    Raises:
+        LostLease: the row no longer stands where the claim says.
+        sqlalchemy.exc.IntegrityError: another promotion is active for this model and environment.
+    """
+    values: dict[str, Any] = {
+        "state": after.value,
+        "reason": reason,
+        "attempt": 0,
+        "crashes": 0,
+        "last_error": "",
+        "progress": {},
+    }
+    _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
+
+
+def reschedule(session: Session, held: Claim, next_run_at: datetime | None, **values: Any) -> None:
+    """Keep the state, write `values`, and give the lease back until `next_run_at`.
+
+    Raises:
+        LostLease: the lease has passed to somebody else.
+    """
+    _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
+
+
+def _given_back(session: Session, next_run_at: datetime | None) -> dict[str, Any]:
+    return {"next_run_at": next_run_at, "updated_at": now(session), "lease_owner": None, "lease_until": None}
+
+
+def _write_or_raise(session: Session, held: Claim, values: Mapping[str, Any]) -> None:
+    if _write(session, held, values) != 1:
+        raise LostLease(f"promotion {held.id} is no longer held in {held.state} by this worker")
+
+
+def _write(session: Session, held: Claim, values: Mapping[str, Any]) -> int:
+    query = update(Promotion).where(
+        Promotion.id == held.id, Promotion.state == held.state.value, Promotion.lease_epoch == held.epoch
+    )
+    result = session.execute(query.values(**values).execution_options(synchronize_session="evaluate"))
+    return result.rowcount if isinstance(result, CursorResult) else 0
+
+
+def due(session: Session, limit: int = 200) -> Sequence[int]:
+    """The ids of promotions that somebody should run now, the longest overdue first."""
+    moment = now(session)
+    query = (
+        select(Promotion.id)
+        .where(Promotion.next_run_at <= moment)
+        .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < moment))
+        .order_by(Promotion.next_run_at)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def wake(session: Session, promotion_id: int) -> None:
+    """Make a promotion due at once: something it waits for may have come."""
+    query = update(Promotion).where(Promotion.id == promotion_id, Promotion.next_run_at.is_not(None))
+    session.execute(query.values(next_run_at=now(session)).execution_options(synchronize_session=False))
+
+
+def open_for(session: Session, model: str, environment: str) -> Sequence[Promotion]:
+    """The promotions of a model and environment that have not ended, oldest first: at most one runs, one waits."""
+    query = (
+        select(Promotion)
+        .where(Promotion.model == model, Promotion.environment == environment)
+        .where(Promotion.state.not_in([state.value for state in ENDED]))
+        .order_by(Promotion.id)
+    )
+    return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
+
+
+def active_for(session: Session, model: str, environment: str) -> Promotion | None:
+    """The one promotion that occupies the model and environment now."""
+    query = select(Promotion).where(Promotion.model == model, Promotion.environment == environment)
+    return session.scalars(query.where(Promotion.state.in_([state.value for state in ACTIVE]))).one_or_none()
+
+
+def search(
+    session: Session, model: str | None, environment: str | None, state: State | None, before_id: int | None, limit: int
+) -> Sequence[Promotion]:
+    """Promotions, newest first, filtered by whatever is given."""
+    query = select(Promotion).order_by(Promotion.id.desc()).limit(limit)
+    if model is not None:
+        query = query.where(Promotion.model == model)
+    if environment is not None:
+        query = query.where(Promotion.environment == environment)
+    if state is not None:
+        query = query.where(Promotion.state == state.value)
+    if before_id is not None:
+        query = query.where(Promotion.id < before_id)
+    return session.scalars(query).all()
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    rows = session.execute(select(Promotion.state, func.count()).group_by(Promotion.state))
+    return dict(rows.tuples().all())
+
+
+def enter_step(session: Session, promotion_id: int, state: State) -> None:
+    """Record that a promotion has entered a state."""
+    moment = now(session)
+    session.add(StepRun(promotion_id=promotion_id, state=state.value, entered_at=moment, evidence={}))
+    session.flush()
+
+
+def finish_step(
+    session: Session, promotion_id: int, state: State, evidence: Mapping[str, Any], digest: str | None
+) -> None:
+    """Record the end of the step that the promotion is in."""
+    query = (
+        update(StepRun)
+        .where(StepRun.promotion_id == promotion_id, StepRun.state == state.value, StepRun.finished_at.is_(None))
+        .values(finished_at=now(session), evidence=dict(evidence), digest=digest)
+    )
+    session.execute(query.execution_options(synchronize_session=False))
+
+
+def steps(session: Session, promotion_id: int) -> Sequence[StepRun]:
+    """All steps of a promotion in the order in which they ran."""
+    query = select(StepRun).where(StepRun.promotion_id == promotion_id).order_by(StepRun.id)
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def evidence(session: Session, promotion_id: int) -> dict[str, dict[str, Any]]:
+    """What each finished step left behind, by state; the latest run counts."""
+    return {step.state: step.evidence for step in steps(session, promotion_id) if step.finished_at is not None}

@@ -1,0 +1,58 @@
+"""The parts of a running Headgate, assembled once by app.wiring and handed to services and steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.db.session import Database
+from app.ports import (
+    ArtifactStore,
+    ImageBuilder,
+    MetricSource,
+    ModelServer,
+    Policies,
+    Queue,
+    Registry,
+    Sandbox,
+    ServingClient,
+    TrafficRouter,
+)
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the API and every worker need: the database, the registry, policies, the queue, and who we are."""
+
+    db: Database
+    registry: Registry
+    policies: Policies
+    queue: Queue
+    public_url: str
+
+    def promotion_url(self, promotion_id: int) -> str:
+        """Where people and programs look at a promotion."""
+        return f"{self.public_url.rstrip('/')}/api/v1/promotions/{promotion_id}"
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What the steps work with: only worker processes have it. `servers` maps a target kind to its server."""
+
+    store: ArtifactStore
+    sandbox: Sandbox
+    servers: Mapping[str, ModelServer]
+    default_target: str
+    builder: ImageBuilder
+    router: TrafficRouter
+    metrics: MetricSource
+    client: ServingClient
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The engine's clockwork, in one place so that tests can run it fast."""
+
+    lease: timedelta = timedelta(seconds=8)
+    canary_lease: timedelta = timedelta(seconds=10)
+    tick: timedelta = timedelta(seconds=1)
+    drain: timedelta = timedelta(seconds=5)

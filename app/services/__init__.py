@@ -1,0 +1,1 @@
+"""The use cases. Each public function is one transaction or a documented sequence of them."""

@@ -1,0 +1,110 @@
+"""Approvals: a person decides on exactly one digest."""
+
+from dataclasses import dataclass
+
+from app.db import audit, principals, promotions
+from app.db.models import Approval, Promotion
+from app.db.session import now
+from app.domain.errors import Conflict, Forbidden, NotFound
+from app.domain.promotion import State
+from app.parts import Core
+from app.policy_files import thaw
+from app.services.promotions import stop
+
+APPROVE, REJECT, CONTINUE = "approve", "reject", "continue"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request: a name and a role."""
+
+    name: str
+    role: str
+
+
+def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> Approval:
+    """Record an approval or a rejection of the digest that the reviewer saw.
+
+    Raises:
+        NotFound: there is no such promotion.
+        Forbidden: the policy does not let this caller decide, or the caller requested the promotion.
+        Conflict: the promotion does not wait for approval, stands at another digest, or the caller decided already.
+    """
+    with core.db.begin() as session:
+        row = promotions.get_locked(session, promotion_id)
+        if row is None:
+            raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
+        _check(row, caller, digest)
+        if any(a.principal == caller.name and a.digest == digest for a in principals.approvals(session, promotion_id)):
+            raise Conflict(f"{caller.name} has already decided on this digest.")
+        approval = Approval(
+            promotion_id=promotion_id,
+            principal=caller.name,
+            role=caller.role,
+            decision=decision,
+            digest=digest,
+            reason=reason,
+            at=now(session),
+        )
+        principals.add_approval(session, approval)
+        body = {
+            "promotion": promotion_id,
+            "by": caller.name,
+            "role": caller.role,
+            "decision": decision,
+            "digest": digest,
+            "reason": reason,
+        }
+        audit.append(session, "approval", body)
+        promotions.wake(session, promotion_id)
+    core.queue.advance(promotion_id)
+    return approval
+
+
+def _check(row: Promotion, caller: Caller, digest: str) -> None:
+    rules = thaw(row.policy).approvals
+    if row.state != State.APPROVAL.value or row.stop:
+        raise Conflict(f"Promotion {row.id} is {row.state} and does not wait for approval.")
+    if caller.role not in rules.roles:
+        wanted = " or ".join(rules.roles)
+        raise Forbidden(f"The policy asks for a {wanted}; {caller.name} is {caller.role}.")
+    if rules.prevent_self_review and row.requested_by is not None and row.requested_by == caller.name:
+        raise Forbidden(f"{caller.name} requested this promotion and cannot decide on it.", "Ask somebody else.")
+    if digest != row.digest:
+        raise Conflict(
+            f"The digest {digest[:19]}... is not the one that waits for approval.",
+            f"Look again with `headgate show {row.id}`: what you saw is not what would go live.",
+        )
+
+
+def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, reason: str) -> Promotion:
+    """Answer an inconclusive canary: let it go on to the next weight, or roll it back.
+
+    Raises:
+        NotFound: there is no such promotion.
+        Conflict: it does not ask.
+    """
+    with core.db.begin() as session:
+        row = promotions.get_locked(session, promotion_id)
+        if row is None:
+            raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
+        if row.state != State.ROLLOUT.value or row.stop or not row.progress.get("question"):
+            raise Conflict(f"Promotion {promotion_id} asks nothing at the moment.")
+        if go_on:
+            approval = Approval(
+                promotion_id=promotion_id,
+                principal=caller.name,
+                role=caller.role,
+                decision=CONTINUE,
+                digest=row.digest or "",
+                reason=reason,
+                at=now(session),
+            )
+            principals.add_approval(session, approval)
+            body = {"promotion": promotion_id, "by": caller.name, "decision": CONTINUE, "reason": reason}
+            audit.append(session, "canary.decision", body)
+            promotions.wake(session, promotion_id)
+        else:
+            stop(session, row, State.ROLLED_BACK, reason or f"{caller.name} rolled it back", caller.name)
+    core.queue.advance(promotion_id)
+    return row

@@ -1,0 +1,146 @@
+"""Reading: promotions with their steps and evidence, releases, the ledger and the audit trail, as plain JSON."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from app.db import audit, principals, promotions, registry, releases
+from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
+from app.db.session import Database
+from app.domain.audit import Leaf, Verdict, verify_chain
+from app.domain.errors import NotFound
+from app.domain.promotion import State
+
+PAGE = 50
+
+
+def promotion(db: Database, promotion_id: int) -> dict[str, Any]:
+    """Everything about one promotion: state, steps, evidence, approvals, digest.
+
+    Raises:
+        NotFound: there is no such promotion.
+    """
+    with db.read() as session:
+        row = promotions.get(session, promotion_id)
+        if row is None:
+            raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
+        steps = promotions.steps(session, promotion_id)
+        return {
+            **_summary(row),
+            "policy": row.policy,
+            "policy_digest": row.policy_digest,
+            "trigger": row.trigger,
+            "requested_by": row.requested_by,
+            "request_reason": row.request_reason,
+            "attempt": row.attempt,
+            "last_error": row.last_error,
+            "progress": row.progress,
+            "stopping": row.stop,
+            "steps": [_step(step) for step in steps],
+            "evidence": {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence},
+            "approvals": [_approval(row) for row in principals.approvals(session, promotion_id)],
+        }
+
+
+def search(
+    db: Database, model: str | None, environment: str | None, state: State | None, before: int | None
+) -> dict[str, Any]:
+    """One page of promotions, newest first, and the cursor of the next page."""
+    with db.read() as session:
+        rows = promotions.search(session, model, environment, state, before, PAGE + 1)
+        items = [_summary(row) for row in rows[:PAGE]]
+        return {"items": items, "cursor": str(rows[PAGE - 1].id) if len(rows) > PAGE else None}
+
+
+def serving(db: Database, model: str | None, environment: str | None, at: datetime | None) -> list[dict[str, Any]]:
+    """What serves, or was stable at a time."""
+    with db.read() as session:
+        return [_release(row) for row in releases.search(session, model, environment, at)]
+
+
+def changes(db: Database, model: str | None, before: int | None) -> dict[str, Any]:
+    """One page of the ledger of registry changes, newest first."""
+    with db.read() as session:
+        rows = registry.changes(session, model, before, PAGE + 1)
+        items = [_change(row) for row in rows[:PAGE]]
+        return {"items": items, "cursor": str(rows[PAGE - 1].id) if len(rows) > PAGE else None}
+
+
+def audit_page(db: Database, after: int, limit: int) -> list[dict[str, Any]]:
+    """Leaves behind `after`, in order."""
+    with db.read() as session:
+        return [vars(leaf) for leaf in audit.leaves(session, after, limit)]
+
+
+def audit_verify(db: Database) -> Verdict:
+    """Walk the whole chain in the database; a chain shorter or longer than its head row says does not hold."""
+    with db.read() as session:
+        verdict = verify_chain(audit.leaves(session))
+        count, head = audit.head(session)
+    if verdict.verified and (verdict.leaves, verdict.head) != (count, head):
+        return Verdict(
+            verdict.leaves, verdict.leaves + 1, f"{count} leaves were written, {verdict.leaves} are left", head
+        )
+    return verdict
+
+
+def audit_checkpoint(db: Database) -> dict[str, Any]:
+    """How many leaves there are and the hash of the last: keep it elsewhere to notice a trail that was cut off."""
+    with db.read() as session:
+        count, head = audit.head(session)
+        return {"leaves": count, "head": head}
+
+
+def counts(db: Database) -> dict[str, int]:
+    """Promotions by state."""
+    with db.read() as session:
+        return promotions.count_by_state(session)
+
+
+def leaf_from_json(value: dict[str, Any]) -> Leaf:
+    """The leaf that an export line holds. Raises KeyError or TypeError where a field is missing or unknown."""
+    return Leaf(**value)
+
+
+def _summary(row: Promotion) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "model": row.model,
+        "version": row.version,
+        "environment": row.environment,
+        "state": row.state,
+        "reason": row.reason,
+        "digest": row.digest,
+        "created_at": _text(row.created_at),
+        "updated_at": _text(row.updated_at),
+    }
+
+
+def _step(step: StepRun) -> dict[str, Any]:
+    end = step.finished_at
+    seconds = (end - step.entered_at) / timedelta(seconds=1) if end else None
+    return {
+        "state": step.state,
+        "entered_at": _text(step.entered_at),
+        "finished_at": _text(end),
+        "seconds": round(seconds, 3) if seconds is not None else None,
+    }
+
+
+def _approval(row: Approval) -> dict[str, Any]:
+    keys = ("principal", "role", "decision", "digest", "reason")
+    return {key: getattr(row, key) for key in keys} | {"at": _text(row.at)}
+
+
+def _release(row: Release) -> dict[str, Any]:
+    keys = ("model", "version", "environment", "promotion_id", "digest", "name", "role", "weight", "endpoint")
+    times = ("created_at", "stable_at", "retired_at")
+    return {key: getattr(row, key) for key in keys} | {key: _text(getattr(row, key)) for key in times}
+
+
+def _change(row: ChangeRow) -> dict[str, Any]:
+    keys = ("id", "model", "field", "version", "before", "after", "via", "promotion_id", "note")
+    return {key: getattr(row, key) for key in keys} | {"seen_at": _text(row.seen_at)}
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None

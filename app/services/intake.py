@@ -1,0 +1,151 @@
+"""Intake: webhooks and polls are hints; `observe` reads the truth from MLflow and opens what a net change asks for."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from app.db import outbox, promotions, registry
+from app.db.session import now
+from app.domain.errors import Conflict, HeadgateError, Invalid
+from app.domain.policy import Policy, default_policy
+from app.domain.promotion import State
+from app.domain.registry import Ask, Change, ModelView, Withdrawal, diff, interpret
+from app.parts import Core
+from app.services.outbox import is_own
+from app.services.promotions import open_promotion, stop
+
+log = logging.getLogger(__name__)
+WEBHOOK, POLL, OWN = "webhook", "poll", "headgate"
+MAX_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Call:
+    """One verified webhook call: who sent it, its delivery id, what happened, and to which model."""
+
+    source: str
+    delivery_id: str
+    event: str
+    model: str | None
+
+
+def receive(core: Core, call: Call) -> bool:
+    """Remember a webhook call and wake whoever reads the model anew; False where this call came before."""
+    with core.db.begin() as session:
+        fresh = registry.add_delivery(session, call.source, call.delivery_id, call.event, call.model)
+    if fresh and call.model is not None:
+        core.queue.observe(call.model)
+    return fresh
+
+
+def observe(core: Core, model: str, via: str) -> list[int]:
+    """Re-read one model from MLflow and act on what changed since the last reading; returns opened promotions.
+
+    Raises:
+        Transient: MLflow or the database is away; nothing was recorded, so the next reading finds the same change.
+    """
+    for _ in range(MAX_ROUNDS):
+        with core.db.read() as session:
+            moment = now(session)
+            _, generation = registry.observed(session, model)
+        after = core.registry.read_model(model)
+        try:
+            opened = _record(core, model, after, generation, moment, via)
+        except Conflict:
+            continue  # somebody opened a promotion between our look and our write: look again
+        if opened is not None:
+            for promotion_id in opened:
+                core.queue.advance(promotion_id)
+            return opened
+    log.warning("intake.busy", extra={"model": model})
+    return []
+
+
+def _record(
+    core: Core, model: str, after: ModelView | None, generation: int, moment: datetime, via: str
+) -> list[int] | None:
+    """One transaction: compare, store, and act. None where another reader was faster."""
+    with core.db.begin() as session:
+        before, stored = registry.observed(session, model)
+        if stored != generation:
+            return None
+        registry.mark_observed(session, model, moment)
+        found = diff(before, after)
+        if not found and before is not None:
+            return []
+        if (after is not None or before is not None) and not registry.store(session, model, after, generation):
+            return None
+        known = before is not None or registry.has_baseline(session)
+        return _act_on_all(session, core, model, found, via, known)
+
+
+def _act_on_all(session: Session, core: Core, model: str, found: list[Change], via: str, known: bool) -> list[int]:
+    pending = list(outbox.pending(session, model))
+    policy, trouble = _policy(core, model)
+    opened = []
+    for change in found:
+        promotion_id, note = None, ""
+        if is_own(pending, change):
+            registry.add_change(session, change, OWN, "", None)
+            continue
+        withdrawal, ask = interpret(change, policy)
+        if withdrawal is not None and not (ask and ask.environment == withdrawal.environment):
+            _withdraw(session, withdrawal)
+        if ask is not None and change.field == "stage" and not known:
+            note = "first look at this registry: a stage set before is history, not a request"
+        elif ask is not None:
+            promotion_id = _open(session, core, policy, ask, trouble)
+        registry.add_change(session, change, via, note or trouble, promotion_id)
+        if promotion_id is not None:
+            opened.append(promotion_id)
+    return opened
+
+
+def _policy(core: Core, model: str) -> tuple[Policy, str]:
+    """The policy that says what a change means. A malformed file is no reason to overlook a request: the default's
+    triggers apply then, and the promotion that they open fails at once with the second value as its reason."""
+    try:
+        return core.policies.policy(model), ""
+    except Invalid as error:
+        remedy = "Mend the file (`headgate policy check FILE`), then `headgate retry` or ask again in MLflow."
+        return default_policy(model), f"The policy is malformed: {error} {remedy}"
+
+
+def _withdraw(session: Session, taken_back: Withdrawal) -> None:
+    for row in promotions.open_for(session, taken_back.change.model, taken_back.environment):
+        if row.version == taken_back.version and row.trigger.get("field") == taken_back.change.field:
+            stop(session, row, State.CANCELLED, "the request was taken back in MLflow", None)
+
+
+def _open(session: Session, core: Core, policy: Policy, ask: Ask, trouble: str) -> int | None:
+    trigger = {"field": ask.change.field, "before": ask.change.before, "after": ask.change.after}
+    row = open_promotion(session, core, policy, (ask.version, ask.environment), trigger, None)
+    if row is not None and trouble:
+        stop(session, row, State.FAILED, trouble, None)
+    return row.id if row is not None else None
+
+
+def poll(core: Core) -> int:
+    """Read the whole registry and observe each model that differs from what was last seen; returns how many did.
+
+    Raises:
+        Transient: MLflow is away or its answer broke off; nothing was taken for deleted.
+    """
+    with core.db.read() as session:
+        seen = registry.all_observed(session)
+        waiting = set(registry.unobserved_models(session))
+    differing = set()
+    for view in core.registry.snapshot():
+        if seen.pop(view.name, None) != view:
+            differing.add(view.name)
+    differing |= seen.keys() | waiting
+    for model in sorted(differing):
+        try:
+            observe(core, model, WEBHOOK if model in waiting else POLL)
+        except HeadgateError as error:
+            log.warning("intake.observe_failed", extra={"model": model, "reason": error.reason})
+    with core.db.begin() as session:
+        registry.set_baseline(session)
+    return len(differing)

@@ -1,0 +1,78 @@
+"""What Headgate tells MLflow: which writes a transition causes. They are queued here and sent by services.outbox."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db import outbox, releases
+from app.db.models import Promotion
+from app.domain.policy import EnvironmentPolicy
+from app.domain.promotion import ENDED, State
+from app.domain.registry import ASK_TAG, NO_STAGE
+
+SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
+    "set_tag",
+    "delete_tag",
+    "set_alias",
+    "delete_alias",
+    "set_stage",
+)
+MAX_TAG = 1000
+
+
+def announce(session: Session, row: Promotion, url: str) -> None:
+    """A promotion was opened: the version carries its address from now on."""
+    _tag(session, row, "headgate.promotion", url)
+    _tag(session, row, "headgate.status", State.REQUESTED.label)
+    _tag(session, row, "headgate.reason", "")
+
+
+def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> None:
+    """A promotion has entered `state`: status and reason on the version; at the end the request is taken away."""
+    _tag(session, row, "headgate.status", state.label)
+    if reason:
+        _tag(session, row, "headgate.reason", reason)
+    if state is State.APPROVAL and row.digest:
+        _tag(session, row, "headgate.digest", row.digest)
+    if state is State.LIVE:
+        _tell_live(session, row, policy)
+    if state in ENDED:
+        _take_request_away(session, row, state)
+
+
+def _tell_live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
+    _add(session, row.model, SET_ALIAS, alias=row.environment, version=row.version)
+    if policy.triggers.stage is None:
+        return
+    _add(session, row.model, SET_STAGE, version=row.version, stage=policy.triggers.stage)
+    before = releases.in_role(session, row.model, row.environment, releases.STABLE)
+    if before is not None and before.version != row.version:
+        _add(session, row.model, SET_STAGE, version=before.version, stage="Archived")
+
+
+def _take_request_away(session: Session, row: Promotion, state: State) -> None:
+    trigger: Mapping[str, Any] = row.trigger
+    field = str(trigger.get("field", ""))
+    if field.startswith("alias:"):
+        _add(session, row.model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=row.version)
+    elif field == f"tag:{ASK_TAG}":
+        _add(session, row.model, DELETE_TAG, version=row.version, key=ASK_TAG, value=row.environment)
+    elif field == "stage" and state is not State.LIVE:
+        asked = str(trigger.get("after") or NO_STAGE)
+        _add(
+            session,
+            row.model,
+            SET_STAGE,
+            version=row.version,
+            stage=str(trigger.get("before") or NO_STAGE),
+            only_from=asked,
+        )
+
+
+def _tag(session: Session, row: Promotion, key: str, value: str) -> None:
+    _add(session, row.model, SET_TAG, version=row.version, key=key, value=value[:MAX_TAG])
+
+
+def _add(session: Session, model: str, operation: str, **arguments: str) -> None:
+    outbox.add(session, model, operation, arguments)

@@ -1,0 +1,59 @@
+"""The settings: environment variables HEADGATE_*, each with a default that works on one machine."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All that can be configured. Relative paths are taken from the working folder."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADGATE_", extra="ignore")
+
+    home: Path = Field(Path(".headgate"), description="the data folder")
+    database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; empty: SQLite in the data folder")
+    broker_url: SecretStr = Field(SecretStr(""), description="Celery broker; empty: files in the data folder")
+    mlflow_uri: str = Field("http://127.0.0.1:5000", description="MLflow's tracking server")
+    mlflow_public_url: str = Field("", description="MLflow's address for people; empty: mlflow_uri")
+    mlflow_username: str = Field("", description="basic authentication at MLflow")
+    mlflow_password: SecretStr = Field(SecretStr(""), description="basic authentication at MLflow")
+    mlflow_webhook_secrets: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list, description="webhook secrets, current then previous, separated by a comma"
+    )
+    webhook_tolerance_seconds: float = Field(300, gt=0, description="how old a webhook's timestamp may be")
+    public_url: str = Field("http://127.0.0.1:8080", description="where MLflow and people reach this service")
+    policy_dir: Path = Field(Path("policies"), description="one YAML file a model")
+    poll_seconds: float = Field(10, gt=0, description="pause between two full readings of the registry")
+    target: Literal["process", "docker"] = Field("process", description="where releases run unless the policy says")
+    triton_dir: Path = Field(Path(".triton"), description="the unpacked nvidia-pytriton wheel, for target process")
+    triton_image: str = Field("headgate/triton-cpu:latest", description="the base image, for target docker")
+    docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")
+    image_registry: str = Field("", description="where images are pushed; empty: nowhere")
+    sandbox: Literal["bwrap"] = Field("bwrap", description="the layer that untrusted code runs in")
+    router_dir: Path = Field(Path(), description="HAProxy's configuration and sockets; empty: in the data folder")
+    router_bind: str = Field("127.0.0.1", description="the address that HAProxy listens on")
+    router_ports: dict[str, tuple[int, int]] = Field(
+        default={"staging": (9080, 9081), "production": (9090, 9091)},
+        description="by environment the HTTP and the gRPC port",
+    )
+    router_host: str = Field("127.0.0.1", description="where clients reach HAProxy")
+    router_lease: str = Field("127.0.0.1:8080", description="where HAProxy asks whether the controller is alive")
+    router_variant_token: SecretStr = Field(
+        SecretStr(""), description="who knows it may ask for one variant; empty: nobody may"
+    )
+
+    @field_validator("mlflow_webhook_secrets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL, with the default filled in."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.home.resolve() / 'headgate.db'}"
+
+    @property
+    def router_folder(self) -> Path:
+        return self.router_dir if str(self.router_dir) not in ("", ".") else self.home / "router"
