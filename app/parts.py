@@ -36,12 +36,14 @@ class Core:
 
 @dataclass(frozen=True)
 class Plant:
-    """What the steps work with: only worker processes have it. `servers` maps a target kind to its server."""
+    """What the steps work with: only worker processes have it. `servers` maps a target kind to its server,
+    `base_images` an instance kind to the image that releases are built on."""
 
     store: ArtifactStore
     sandbox: Sandbox
     servers: Mapping[str, ModelServer]
     default_target: str
+    base_images: Mapping[str, str]
     builder: ImageBuilder
     router: TrafficRouter
     metrics: MetricSource

@@ -99,7 +99,7 @@ def search(session: Session, model: str | None, environment: str | None, at: dat
     return session.scalars(query).all()
 
 
-def retired_names(session: Session, model: str, environment: str) -> Sequence[str]:
-    """Names of releases that serve no more, of which a process may still run."""
-    query = select(Release.name).where(Release.model == model, Release.environment == environment)
+def retired_specs(session: Session, model: str, environment: str) -> Sequence[dict[str, Any]]:
+    """The latest releases that serve no more, of which a process may still run."""
+    query = select(Release.spec).where(Release.model == model, Release.environment == environment)
     return session.scalars(query.where(Release.role == RETIRED).order_by(Release.id.desc()).limit(20)).all()

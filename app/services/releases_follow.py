@@ -1,9 +1,13 @@
-"""How releases follow their promotions: each transition's effect on who serves."""
+"""How releases follow their promotions: the effect of transitions, and of a rollout's progress, on who serves."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.db import promotions, releases
 from app.db.models import Promotion
+from app.db.promotions import Claim
 from app.domain.promotion import ENDED, State
 
 
@@ -17,3 +21,9 @@ def follow(session: Session, row: Promotion, after: State) -> None:
         releases.make_stable(session, releases.of_promotion_or_raise(session, row.id))
     elif after in ENDED:
         releases.retire(session, row.id)
+
+
+def follow_progress(session: Session, held: Claim, progress: Mapping[str, Any]) -> None:
+    """Keep the canary's recorded weight and address in step with its rollout."""
+    if held.state is State.ROLLOUT and "endpoint" in progress:
+        releases.set_canary(session, held.id, progress["weight"], progress["endpoint"])

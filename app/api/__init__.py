@@ -1,0 +1,1 @@
+"""The REST API: thin routers that translate between HTTP and the services."""

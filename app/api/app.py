@@ -1,0 +1,30 @@
+"""The ASGI application, put together from its routers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api import errors, promotions, records, schemas, system, webhooks
+from app.parts import Core
+
+DESCRIPTION = """
+Headgate stands between an MLflow Model Registry and production. A promotion is asked for in MLflow (an alias, a tag or
+a legacy stage) or here, and goes REQUESTED > SNAPSHOT > SCAN > CONVERT > GATES > BUILD > PROVE > APPROVAL > ROLLOUT >
+LIVE. Reviewers approve one digest over model, ONNX, configuration, image, policy and evidence.
+"""
+VerifyWebhook = Callable[[Mapping[str, str], bytes, float], Any]
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.Problem, "content": {errors.MEDIA_TYPE: {}}} for status in (401, 403, 404, 409, 422, 503)
+}
+
+
+def create_app(core: Core, verify_webhook: VerifyWebhook) -> FastAPI:
+    """The application over `core`; `verify_webhook(headers, body, now)` returns the delivery or raises."""
+    app = FastAPI(title="Headgate", version="1", description=DESCRIPTION, responses=_PROBLEMS)
+    app.state.core = core
+    app.state.verify_webhook = verify_webhook
+    errors.install(app)
+    for module in (promotions, records, webhooks, system):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,51 @@
+"""Who may do what: each route names its permission, each role has a set of them, and nothing else is allowed."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from app.domain.errors import Forbidden, Unauthorized
+from app.parts import Core
+from app.services import principals
+from app.services.approvals import Caller
+
+PERMISSIONS: Mapping[str, frozenset[str]] = {
+    "requester": frozenset({"read", "promote", "cancel"}),
+    "reviewer": frozenset({"read", "decide", "cancel"}),
+    "ci": frozenset({"read", "promote", "cancel"}),
+    "auditor": frozenset({"read", "audit"}),
+    "admin": frozenset({"read", "promote", "decide", "cancel", "retry", "audit", "administer"}),
+}
+_bearer = HTTPBearer(auto_error=False, description="A token from `headgate token create`.")
+
+
+def core_of(request: Request) -> Core:
+    """The parts that this process was started with."""
+    core: Core = request.app.state.core
+    return core
+
+
+def may(permission: str) -> Callable[..., Caller]:
+    """A dependency that lets only callers with `permission` in and says who they are."""
+
+    def check(request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+        if token is None:
+            raise Unauthorized("This needs a bearer token.", "Send `Authorization: Bearer <token>`.")
+        caller = principals.authenticate(core_of(request).db, token.credentials)
+        if permission not in PERMISSIONS.get(caller.role, frozenset()):
+            raise Forbidden(f"{caller.name} is {caller.role} and may not {permission}.", "Ask an admin for the role.")
+        return caller
+
+    return check
+
+
+Parts = Annotated[Core, Depends(core_of)]
+Reader = Annotated[Caller, Depends(may("read"))]
+Promoter = Annotated[Caller, Depends(may("promote"))]
+Decider = Annotated[Caller, Depends(may("decide"))]
+Canceller = Annotated[Caller, Depends(may("cancel"))]
+Retrier = Annotated[Caller, Depends(may("retry"))]
+Auditor = Annotated[Caller, Depends(may("audit"))]
+Administrator = Annotated[Caller, Depends(may("administer"))]

@@ -1,0 +1,114 @@
+"""/api/v1/promotions: ask, look, watch, decide, cancel, retry."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from app.api import schemas
+from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier
+from app.domain.errors import NotFound
+from app.domain.promotion import ENDED, State
+from app.services import approvals, history, idempotency, promotions
+
+router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
+WATCH_SECONDS = 0.5
+WATCH_LIMIT_SECONDS = 3600
+KEEPALIVE_SECONDS = 15
+
+
+@router.post("", status_code=201, response_model=schemas.Promotion, summary="Ask for a promotion")
+def request_promotion(
+    body: schemas.PromotionRequest,
+    core: Parts,
+    caller: Promoter,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """Opens a promotion as if the version had been marked in MLflow. With an `Idempotency-Key` a second call gets the
+    first one's answer; the same key with another body is a conflict."""
+
+    def make() -> dict[str, Any]:
+        row = promotions.request(core, body.model, body.version, body.environment, body.reason, caller.name)
+        return history.promotion(core.db, row.id)
+
+    answer = idempotency.once(core.db, caller.name, idempotency_key, body.model_dump(), make)
+    return JSONResponse(answer, 201, {"Location": f"/api/v1/promotions/{answer['id']}"})
+
+
+@router.get("", response_model=schemas.PromotionPage, summary="List promotions")
+def list_promotions(
+    core: Parts,
+    _caller: Reader,
+    model: str | None = None,
+    environment: str | None = None,
+    state: State | None = None,
+    cursor: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    """Newest first, fifty a page."""
+    return history.search(core.db, model, environment, state, cursor)
+
+
+@router.get("/{promotion_id}", response_model=schemas.Promotion, summary="Look at one promotion")
+def show_promotion(promotion_id: int, core: Parts, _caller: Reader) -> dict[str, Any]:
+    """State, steps with their seconds, gates, evidence, approvals, and the digest to approve."""
+    return history.promotion(core.db, promotion_id)
+
+
+@router.get("/{promotion_id}/events", summary="Watch one promotion", response_class=StreamingResponse)
+def watch_promotion(promotion_id: int, core: Parts, _caller: Reader) -> StreamingResponse:
+    """Server-sent events: one `promotion` event for each change, the last one when it has ended."""
+    history.promotion(core.db, promotion_id)  # an unknown id is a 404, not an empty stream
+    return StreamingResponse(_events(core, promotion_id), media_type="text/event-stream")
+
+
+def _events(core: Parts, promotion_id: int) -> Iterator[str]:
+    last, quiet_since = "", time.monotonic()
+    end = quiet_since + WATCH_LIMIT_SECONDS
+    while time.monotonic() < end:
+        try:
+            found = history.promotion(core.db, promotion_id)
+        except NotFound:
+            return
+        seen = json.dumps(found, default=str)
+        if seen != last:
+            last, quiet_since = seen, time.monotonic()
+            yield f"event: promotion\ndata: {seen}\n\n"
+        elif time.monotonic() - quiet_since > KEEPALIVE_SECONDS:
+            quiet_since = time.monotonic()
+            yield ": still here\n\n"
+        if State(found["state"]) in ENDED:
+            return
+        time.sleep(WATCH_SECONDS)
+
+
+@router.post(
+    "/{promotion_id}/approvals", status_code=201, response_model=schemas.Promotion, summary="Approve or reject"
+)
+def decide(promotion_id: int, body: schemas.DecisionRequest, core: Parts, caller: Decider) -> dict[str, Any]:
+    """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict."""
+    approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
+    return history.promotion(core.db, promotion_id)
+
+
+@router.post("/{promotion_id}/decide", response_model=schemas.Promotion, summary="Answer an inconclusive canary")
+def decide_canary(promotion_id: int, body: schemas.CanaryDecision, core: Parts, caller: Decider) -> dict[str, Any]:
+    """Lets the canary go on to the next weight or rolls it back."""
+    approvals.decide_canary(core, promotion_id, caller, body.decision == "continue", body.reason)
+    return history.promotion(core.db, promotion_id)
+
+
+@router.post("/{promotion_id}/cancel", status_code=202, response_model=schemas.Promotion, summary="Cancel")
+def cancel(promotion_id: int, body: schemas.Reason, core: Parts, caller: Canceller) -> dict[str, Any]:
+    """A rollout under way is first brought back to the stable release."""
+    promotions.cancel(core, promotion_id, body.reason, caller.name)
+    return history.promotion(core.db, promotion_id)
+
+
+@router.post("/{promotion_id}/retry", status_code=202, response_model=schemas.Promotion, summary="Try again")
+def retry(promotion_id: int, core: Parts, caller: Retrier) -> dict[str, Any]:
+    """Starts a FAILED promotion anew, with the policy as it is now."""
+    promotions.retry(core, promotion_id, caller.name)
+    return history.promotion(core.db, promotion_id)

@@ -1,0 +1,130 @@
+"""The bodies that the API takes and gives, with the descriptions that OpenAPI shows."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PromotionRequest(_Body):
+    """Ask for one version of one model in one environment."""
+
+    model: Annotated[str, Field(min_length=1, max_length=255, description="the registered model's name")]
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,18}$", description="the version's number", examples=["3"])]
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", examples=["production"])]
+    reason: Text = ""
+
+
+class DecisionRequest(_Body):
+    """A reviewer's decision, bound to the digest that the reviewer saw."""
+
+    decision: Literal["approve", "reject"]
+    digest: Annotated[Digest, Field(description="the promotion's `digest`, echoed")]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class CanaryDecision(_Body):
+    """The answer to an inconclusive canary."""
+
+    decision: Literal["continue", "rollback"]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Reason(_Body):
+    """Why."""
+
+    reason: Text = ""
+
+
+class TokenRequest(_Body):
+    """A new principal."""
+
+    name: str
+    role: Literal["requester", "reviewer", "admin", "auditor", "ci"]
+
+
+class Token(BaseModel):
+    """A principal's token. It is shown this once and kept only as a hash."""
+
+    name: str
+    role: str
+    token: str
+
+
+class PromotionSummary(BaseModel):
+    """A promotion as lists show it."""
+
+    id: int
+    model: str
+    version: str
+    environment: str
+    state: Annotated[str, Field(description="REQUESTED ... LIVE, or how it ended", examples=["APPROVAL"])]
+    reason: Annotated[str, Field(description="why it ended, for people")]
+    digest: Annotated[str | None, Field(description="what reviewers approve; from APPROVAL on")]
+    created_at: str
+    updated_at: str
+
+
+class Promotion(PromotionSummary):
+    """A promotion with all that is known about it."""
+
+    policy: dict[str, Any]
+    policy_digest: str
+    trigger: dict[str, Any]
+    requested_by: str | None
+    request_reason: str
+    attempt: Annotated[int, Field(description="failed tries of the present step")]
+    last_error: Annotated[str, Field(description="the present step's last error, while it is tried again")]
+    progress: Annotated[dict[str, Any], Field(description="where the present step stands")]
+    stopping: Annotated[dict[str, Any] | None, Field(description="a request to end it that is being carried out")]
+    steps: Annotated[list[dict[str, Any]], Field(description="each state entered, with its seconds")]
+    evidence: Annotated[dict[str, Any], Field(description="what each finished step measured, by step")]
+    approvals: list[dict[str, Any]]
+
+
+class Page(BaseModel):
+    """A page of a list; pass `cursor` on to get the next one."""
+
+    items: list[dict[str, Any]]
+    cursor: str | None
+
+
+class PromotionPage(BaseModel):
+    """A page of promotions, newest first."""
+
+    items: list[PromotionSummary]
+    cursor: str | None
+
+
+class Accepted(BaseModel):
+    """A webhook call was taken; `duplicate` says that it came before and changed nothing."""
+
+    delivery: str
+    duplicate: bool
+    see: str
+
+
+class Verification(BaseModel):
+    """Whether the audit trail holds; `first_bad` is the first leaf that does not."""
+
+    leaves: int
+    verified: bool
+    first_bad: int | None
+    reason: str
+    head: str
+
+
+class Problem(BaseModel):
+    """RFC 9457: what went wrong, and in `detail` what helps."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    field: str = ""

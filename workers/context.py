@@ -1,0 +1,109 @@
+"""What a step gets to see: values read in one transaction, and the outside parts it may use."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db import principals, promotions, releases
+from app.db.models import Promotion
+from app.db.session import now
+from app.domain.policy import EnvironmentPolicy
+from app.domain.promotion import State
+from app.parts import Core, Plant, Timing
+from app.policy_files import thaw
+from app.ports import Registry, Route
+from app.services import releases as release_service
+from app.services.digest import of_evidence
+
+Evidence = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One recorded decision of a person on this promotion."""
+
+    principal: str
+    role: str
+    decision: str
+    digest: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Context:
+    """One look at one promotion. `evidence` is by state; `champion` is that of the live release, if any; `vouch`
+    renews the canary's lease; `leftovers` are (target, name) of releases that should no longer run."""
+
+    promotion_id: int
+    model: str
+    version: str
+    environment: str
+    state: State
+    policy: EnvironmentPolicy
+    evidence: Mapping[str, Evidence]
+    champion: Mapping[str, Evidence] | None
+    progress: Evidence
+    entered_at: datetime
+    now: datetime
+    digest: str | None
+    digest_now: str | None
+    decisions: Sequence[Decision]
+    blocked_by: int | None
+    routes: list[Route]
+    route: Route
+    leftovers: Sequence[tuple[str, str]]
+    vouch: Callable[[], None]
+    registry: Registry
+    plant: Plant
+    timing: Timing
+
+    def step(self, state: State) -> Evidence:
+        """What an earlier step left behind."""
+        return self.evidence[state.value]
+
+
+def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion) -> Context:
+    """Read all that the step of `row` may need, in the caller's transaction."""
+    evidence = promotions.evidence(session, row.id)
+    stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
+    active = promotions.active_for(session, row.model, row.environment)
+    steps = promotions.steps(session, row.id)
+    return Context(
+        promotion_id=row.id,
+        model=row.model,
+        version=row.version,
+        environment=row.environment,
+        state=State(row.state),
+        policy=thaw(row.policy),
+        evidence=evidence,
+        champion=promotions.evidence(session, stable.promotion_id) if stable else None,
+        progress=row.progress,
+        entered_at=steps[-1].entered_at,
+        now=now(session),
+        digest=row.digest,
+        digest_now=of_evidence(row, evidence) if row.digest else None,
+        decisions=[
+            Decision(a.principal, a.role, a.decision, a.digest, a.at) for a in principals.approvals(session, row.id)
+        ],
+        blocked_by=active.id if active is not None and active.id != row.id else None,
+        routes=release_service.routes(session),
+        route=release_service.route_of(session, row.model, row.environment),
+        leftovers=_leftovers(session, row, evidence),
+        vouch=lambda: release_service.renew_canary_lease(core.db, row.id, timing.canary_lease),
+        registry=core.registry,
+        plant=plant,
+        timing=timing,
+    )
+
+
+def _leftovers(session: Session, row: Promotion, evidence: Mapping[str, Evidence]) -> list[tuple[str, str]]:
+    """What may still run for this promotion, or for those that it replaced, and serves no more."""
+    found = [(spec["target"], spec["name"]) for spec in releases.retired_specs(session, row.model, row.environment)]
+    build = evidence.get(State.BUILD.value)
+    if build is not None and row.state != State.LIVE.value:
+        found.append((build["target"], build["name"]))
+    serving = {release.name for release in releases.serving(session)}
+    return [(target, name) for target, name in dict.fromkeys(found) if name not in serving]

@@ -1,0 +1,54 @@
+"""BUILD: a Triton model repository, and for target docker an image around it; both named by their content."""
+
+import shutil
+from pathlib import Path
+
+from app.packaging import render_config, write_docker_context, write_repository
+
+from app.domain.digests import digest_bytes, digest_json, short
+from app.domain.promotion import Done, Outcome, State
+from workers.context import Context
+
+
+def run(context: Context) -> Outcome:
+    """Write the repository into the store; the same inputs give the same digests at every try."""
+    converted, store = context.step(State.CONVERT), context.plant.store
+    target = context.policy.target
+    kind = target.kind or context.plant.default_target
+    config = render_config(context.model, converted["inputs"], converted["outputs"], target.instance, target.count)
+    folder = store.scratch(f"promotion-{context.promotion_id}-build")
+    try:
+        write_repository(folder, context.model, store.file(converted["onnx"]), config)
+        repository = store.put_tree(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    name = _name(context, repository, kind)
+    image = _image(context, store.tree(repository), name) if kind == "docker" else None
+    return Done(
+        {
+            "name": name,
+            "model": context.model,
+            "target": kind,
+            "instance": target.instance,
+            "repository": repository,
+            "config": digest_bytes(config.encode()),
+            "image": image,
+        }
+    )
+
+
+def _name(context: Context, repository: str, kind: str) -> str:
+    # Names are for people and for adoption; the digest in them makes two contents two names.
+    content = digest_json({"repository": repository, "environment": context.environment, "kind": kind})
+    readable = f"{context.model}-{context.environment}-v{context.version}".lower()
+    return f"headgate-{readable[:80]}-{short(content)}"
+
+
+def _image(context: Context, repository: Path, name: str) -> str:
+    folder = context.plant.store.scratch(f"promotion-{context.promotion_id}-image")
+    try:
+        instance = context.policy.target.instance
+        write_docker_context(folder, repository, context.model, instance, context.plant.base_images[instance])
+        return context.plant.builder.build(folder, f"{name}:{context.version}", {"headgate.release": name})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""PROVE: start the release without traffic and look at what it really answers; reviewers decide on this."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from app.domain.errors import Rejected
+from app.domain.promotion import Done, Outcome, State
+from app.domain.v2 import wrong_rows
+from app.ports import Endpoint
+from app.services.releases import spec_of
+from workers.context import Context
+
+LATENCY_CALLS = 200
+ROWS_A_CALL = 64
+
+
+def run(context: Context) -> Outcome:
+    """Raises Rejected where served answers differ or the release runs on another kind of instance than asked;
+    the server's own failure to start is a Fault."""
+    build = context.step(State.BUILD)
+    server = context.plant.servers[build["target"]]
+    endpoint = server.start(spec_of(context.plant, build))
+    try:
+        instance = _instance_kind(context, endpoint)
+        served = _served_parity(context, endpoint)
+        latency = _latency_ms(context, endpoint)
+    finally:
+        server.stop(build["name"])
+    return Done({"instance": instance, "served": served, "latency_ms": latency})
+
+
+def _instance_kind(context: Context, endpoint: Endpoint) -> str:
+    groups = context.plant.client.config(endpoint, context.model).get("instance_group", [])
+    kinds = sorted({str(group["kind"]) for group in groups})
+    wanted = f"KIND_{context.policy.target.instance.upper()}"
+    if kinds != [wanted]:
+        raise Rejected(
+            f"The policy asks for {wanted}, the server runs {', '.join(kinds) or 'nothing'}.",
+            "A tree model has no GPU operators in ONNX Runtime: set target.instance to cpu.",
+        )
+    return wanted
+
+
+def _rows(context: Context) -> Mapping[str, Any]:
+    file = context.plant.store.file(context.step(State.CONVERT)["served_rows"])
+    rows: Mapping[str, Any] = json.loads(file.read_text())
+    return rows
+
+
+def _served_parity(context: Context, endpoint: Endpoint) -> dict[str, Any]:
+    rows, parity = _rows(context), context.policy.parity
+    wrong, largest, count = 0, 0.0, 0
+    for inputs, outputs in _slices(rows):
+        answer = context.plant.client.infer(endpoint, context.model, {"inputs": inputs})
+        differing, error = wrong_rows(outputs, answer["outputs"], parity.rtol, parity.atol)
+        wrong, largest, count = wrong + differing, max(largest, error), count + outputs[0]["shape"][0]
+    if count == 0:
+        raise Rejected("There was no row to compare the served answers on.", "Log the model with an input example.")
+    if wrong > parity.max_wrong_rows:
+        raise Rejected(
+            f"The served model differs from the native one on {wrong} of {count} rows (largest error {largest:.3g}).",
+            "See the evidence of PROVE; the server may run another version of ONNX Runtime.",
+        )
+    return {"rows": count, "wrong_rows": wrong, "largest_error": largest}
+
+
+def _slices(rows: Mapping[str, Any]) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    total = int(rows["inputs"][0]["shape"][0])
+    for start in range(0, total, ROWS_A_CALL):
+        stop = min(start + ROWS_A_CALL, total)
+        yield [_cut(t, start, stop) for t in rows["inputs"]], [_cut(t, start, stop) for t in rows["outputs"]]
+
+
+def _cut(tensor: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Rows `start` to `stop` of a V2 tensor whose flat `data` lies row by row."""
+    shape: Sequence[int] = tensor["shape"]
+    width = len(tensor["data"]) // shape[0]
+    data = tensor["data"][start * width : stop * width]
+    return {**tensor, "shape": [stop - start, *shape[1:]], "data": data}
+
+
+def _latency_ms(context: Context, endpoint: Endpoint) -> dict[str, float]:
+    """p50 and p99 of single-row calls over HTTP, in milliseconds, after a warm-up."""
+    rows = _rows(context)
+    body = {"inputs": [_cut(tensor, 0, 1) for tensor in rows["inputs"]]}
+    seconds = []
+    for call in range(LATENCY_CALLS + 20):
+        begin = time.perf_counter()
+        context.plant.client.infer(endpoint, context.model, body)
+        if call >= 20:
+            seconds.append(time.perf_counter() - begin)
+    seconds.sort()
+    return {"p50": seconds[len(seconds) // 2] * 1000, "p99": seconds[int(len(seconds) * 0.99)] * 1000}
