@@ -27,7 +27,7 @@ _PROGRAM = "tritonserver"
 _POLL = 0.05
 _ATTEMPTS = 5
 # Seconds that Triton may take for its own end, over and above the drain, before it is killed.
-_GRACE = 10
+_GRACE = 5
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._@-]*")
 # Calls that change a server. A release is never changed in place, so their key is made up and told to nobody.
 _CLOSED = "model-repository,shared-memory,trace,logging"
