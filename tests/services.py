@@ -1,8 +1,10 @@
 """Real services for tests: MLflow, PostgreSQL and Redis on free loopback ports, started and stopped by pid."""
 
 import contextlib
+import http.server
 import os
 import pwd
+import queue
 import secrets
 import shutil
 import signal
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +26,9 @@ from cryptography.fernet import Fernet
 from psycopg import sql
 
 LOOPBACK = "127.0.0.1"
+
+# MLflow's client in the tests would otherwise report their calls over the internet.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def free_port() -> int:
@@ -79,6 +85,39 @@ def mlflow_server(folder: Path, port: int | None = None, **environment: str) -> 
 
     with _running(command, folder / "mlflow.log", ready, httpx.HTTPError, env={**inherited, **settings, **environment}):
         yield uri
+
+
+@contextlib.contextmanager
+def inbox() -> Iterator[tuple[str, queue.Queue[tuple[dict[str, str], bytes]]]]:
+    """An HTTP server that accepts every POST; yields its URL and the queue of (headers, body) that came."""
+    arrived: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrived.put((dict(self.headers.items()), body))
+            self.send_response(202)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the tests' output quiet."""
+
+    with serving(Handler) as url:
+        yield url, arrived
+
+
+@contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve HTTP with the handler in threads of this process; yields the base URL."""
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://{LOOPBACK}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """Tests of the registry adapter on a real MLflow server; versions are made as MLflow's own client makes them."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.webhook import WebhookEvent
 
+from app.adapters import mlflow_webhook
 from app.adapters.mlflow_registry import MlflowRegistry
-from app.domain.errors import Fault, Transient
+from app.domain.errors import Fault, Rejected, Transient, Unauthorized
 from app.domain.registry import ModelView
 from tests import services
 
@@ -178,6 +182,138 @@ def test_a_server_that_is_no_mlflow_is_our_fault(uri: str) -> None:
     with pytest.raises(Fault, match="HEADGATE_MLFLOW_URI"):
         adapter.read_model("any")
     adapter.close()
+
+
+FILES = {
+    "MLmodel": b"flavors: {}",
+    "empty": b"",
+    "code/deep er/ü ☃.py": b"print()",
+    "data.csv.gz": b"\x1f\x8b not really compressed",
+    "model.bin": bytes(range(256)) * 20_000,
+}
+
+
+def write(folder: Path) -> Path:
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def copied(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with one version for each kind of source that MLflow takes."""
+    files = str(write(tmp_path_factory.mktemp("files")))
+    run = client.create_run("0")
+    client.log_artifacts(run.info.run_id, files, "in run")
+    logged = client.create_logged_model("0", name="logged", source_run_id=run.info.run_id)
+    client.log_model_artifacts(logged.model_id, files)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.create_registered_model("to be copied")
+    post = {"name": "to be copied", "run_id": run.info.run_id}
+    for fields in (
+        {**post, "source": f"{run.info.artifact_uri}/in run"},
+        {**post, "source": f"runs:/{run.info.run_id}/in run"},
+        {**post, "source": f"runs:/{run.info.run_id}/logged"},
+        {"name": "to be copied", "source": f"models:/{logged.model_id}", "model_id": logged.model_id},
+        {"name": "to be copied", "source": "models:/to be copied/1"},
+    ):
+        create_version(client.tracking_uri, fields)
+    return "to be copied"
+
+
+def create_version(uri: str, fields: dict[str, str]) -> None:
+    httpx.post(f"{uri}/api/2.0/mlflow/model-versions/create", json=fields).raise_for_status()
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3", "4", "5"])
+def test_the_copy_is_what_was_logged(registry: MlflowRegistry, copied: str, version: str, tmp_path: Path) -> None:
+    registry.download(copied, version, tmp_path / "into")
+    assert read(tmp_path / "into") == FILES
+
+
+def test_missing_artifacts_are_the_models_fault(
+    uri: str, registry: MlflowRegistry, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = client.create_run("0")
+    client.create_registered_model("missing")
+    for source in (f"{run.info.artifact_uri}/nothing", f"runs:/{run.info.run_id}/nothing"):
+        create_version(uri, {"name": "missing", "source": source, "run_id": run.info.run_id})
+    for number, version in enumerate(["1", "2", "77", "x"]):
+        with pytest.raises(Rejected, match=r"(missing|is gone).* register it again"):
+            registry.download("missing", version, tmp_path / str(number))
+
+
+def test_a_model_that_is_too_large_is_refused(uri: str, copied: str, tmp_path: Path) -> None:
+    adapter = MlflowRegistry(uri, max_bytes=1_000_000)
+    with pytest.raises(Rejected, match="1000000 bytes"):
+        adapter.download(copied, "1", tmp_path / "into")
+    adapter.close()
+
+
+def test_a_copy_that_takes_too_long_is_tried_again(uri: str, copied: str, tmp_path: Path) -> None:
+    adapter = MlflowRegistry(uri, download_timeout_s=0)
+    with pytest.raises(Transient, match="too long"):
+        adapter.download(copied, "1", tmp_path / "into")
+    adapter.close()
+
+
+def hooks(client: MlflowClient) -> list[tuple[str, str, str]]:
+    return sorted((hook.name, hook.url, hook.status.value) for hook in client.list_webhooks())
+
+
+def test_there_is_one_webhook_of_ours(registry: MlflowRegistry, client: MlflowClient) -> None:
+    here, there = "http://127.0.0.1:9/here", "http://127.0.0.1:9/there"
+    theirs = client.create_webhook("theirs", here, [WebhookEvent("prompt", "created")])
+    client.create_webhook("headgate", here, [WebhookEvent("prompt", "created")])
+    client.create_webhook("headgate", there, [WebhookEvent("prompt", "created")])
+    made = [registry.ensure_webhook(here, "one"), registry.ensure_webhook(here, "one")]
+    assert (made, hooks(client)) == ([True, False], [("headgate", here, "ACTIVE"), ("theirs", here, "ACTIVE")])
+    ours = next(hook for hook in client.list_webhooks() if hook.name == "headgate")
+    client.update_webhook(ours.webhook_id, status="DISABLED")
+    made = [registry.ensure_webhook(here, "one"), registry.ensure_webhook(here, "two")]
+    assert (made, hooks(client)) == ([True, True], [("headgate", here, "ACTIVE"), ("theirs", here, "ACTIVE")])
+    assert registry.ensure_webhook(there, "two")
+    assert hooks(client) == [("headgate", there, "ACTIVE"), ("theirs", here, "ACTIVE")]
+    client.delete_webhook(theirs.webhook_id)
+
+
+def test_a_url_that_mlflow_refuses_comes_with_the_remedy(registry: MlflowRegistry) -> None:
+    with pytest.raises(Fault, match="MLFLOW_WEBHOOK_ALLOWED_SCHEMES"):
+        registry.ensure_webhook("gopher://127.0.0.1/", "secret")
+
+
+def test_what_mlflow_sends_is_verified(registry: MlflowRegistry, client: MlflowClient) -> None:
+    with services.inbox() as (url, deliveries):
+        registry.ensure_webhook(url, "the secret")
+        time.sleep(1.1)  # MLflow may still hold the list of webhooks from before; see services.mlflow_server
+        name = ODD_NAMES[4]
+        register(client, name)
+        registry.set_alias(name, "to-production", "1")
+        registry.set_version_tag(name, "1", "headgate.to", "staging")
+        registry.delete_version_tag(name, "1", "headgate.to", "staging")
+        registry.delete_alias(name, "to-production", "1")
+        received = [deliveries.get(timeout=30) for _ in range(6)]
+    events = set()
+    for headers, body in received:
+        delivery = mlflow_webhook.verify(["the secret"], headers, body, time.time(), 60)
+        assert delivery.model == name
+        events.add(f"{delivery.entity}.{delivery.action}")
+        with pytest.raises(Unauthorized):
+            mlflow_webhook.verify(["another"], headers, body, time.time(), 60)
+    assert events == {
+        "registered_model.created",
+        "model_version.created",
+        "model_version_alias.created",
+        "model_version_tag.set",
+        "model_version_tag.deleted",
+        "model_version_alias.deleted",
+    }
 
 
 def test_a_server_may_go_and_come_back(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Copies a model version's artifacts: from MLflow's own storage over REST, from a bucket with MLflow's client."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Artifacts:
             return uri
         if scheme in _BUCKETS and host:
             return uri
-        place = f"{scheme}: addresses of {host or 'no host'}" if scheme.isidentifier() else "local paths"
+        place = f"{scheme}: addresses of {host or 'no host'}" if re.fullmatch(r"[\w+.-]+", scheme) else "local paths"
         raise Rejected(
             f"Headgate does not read artifacts from {place}.",
             "Let MLflow serve them (`mlflow server --serve-artifacts`) or keep them in a bucket, and register again.",
@@ -116,7 +117,7 @@ class Artifacts:
         for count, (folder, entry) in enumerate(self._walk(root, ())):
             if count >= MAX_FILES:
                 raise Rejected(f"The model has more than {MAX_FILES} files.", "Register a smaller model.")
-            name, size = text(entry, "path"), int(entry.get("file_size", 0))
+            name, size = text(entry, "path"), _listed_size(entry)
             if size > left:
                 raise Rejected(f"The model is larger than {self._limits.size} bytes.", "Register a smaller model.")
             target = into.joinpath(*folder, name)
@@ -141,6 +142,13 @@ class Artifacts:
                 yield from self._walk(root, (*folder, name))
             else:
                 yield folder, entry
+
+
+def _listed_size(entry: Row) -> int:
+    size = entry.get("file_size", 0)
+    if not isinstance(size, int) or size < 0:
+        raise Transient("MLflow's listing of the artifacts holds no size.", "It is read again; see MLflow's log.")
+    return size
 
 
 def _copy_from_bucket(source: str, into: Path, limits: Limits) -> None:
