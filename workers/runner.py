@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import assert_never
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db import promotions
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
-from app.domain.errors import Fault, HeadgateError, LostLease, Rejected, Transient
+from app.domain.errors import Conflict, Fault, HeadgateError, LostLease, Rejected, Transient
 from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, next_state
 from app.domain.retry import MAX_CRASHES, backoff, gives_up
 from app.parts import Core, Plant, Timing
@@ -94,8 +93,8 @@ class Runner:
         try:
             with self._core.db.begin() as session:
                 again = self._write(session, held, outcome)
-        except IntegrityError:
-            # The unique index said that another promotion is active: wait for its end.
+        except Conflict:
+            # Another promotion became active between our look and our write: wait for its end.
             with self._core.db.begin() as session:
                 promotions.reschedule(session, held, now(session) + self._timing.tick)
             return False

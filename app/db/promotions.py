@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Promotion, StepRun
 from app.db.session import now
-from app.domain.errors import LostLease
+from app.domain.errors import Conflict, LostLease
 from app.domain.promotion import ACTIVE, ENDED, State
 
 
@@ -80,7 +80,7 @@ def move(session: Session, held: Claim, after: State, reason: str, next_run_at: 
 
     Raises:
         LostLease: the row no longer stands where the claim says.
-        sqlalchemy.exc.IntegrityError: another promotion is active for this model and environment.
+        Conflict: another promotion is active for this model and environment.
     """
     values: dict[str, Any] = {
         "state": after.value,
@@ -90,7 +90,11 @@ def move(session: Session, held: Claim, after: State, reason: str, next_run_at: 
         "last_error": "",
         "progress": {},
     }
-    _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
+    try:
+        with session.begin_nested():
+            _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
+    except IntegrityError as error:
+        raise Conflict("another promotion is active for this model and environment") from error
 
 
 def reschedule(session: Session, held: Claim, next_run_at: datetime | None, **values: Any) -> None:

@@ -32,13 +32,14 @@ def add_canary(
     """Record the release of `promotion` (id, model, version, environment) as a canary without traffic; a promotion
     that is tried again takes its old row."""
     promotion_id, model, version, environment = promotion
-    row = of_promotion(session, promotion_id)
-    if row is None:
-        row = Release(promotion_id=promotion_id, model=model, version=version, environment=environment)
-        session.add(row)
+    moment = now(session)
+    row = of_promotion(session, promotion_id) or Release(
+        promotion_id=promotion_id, model=model, version=version, environment=environment
+    )
     row.digest, row.name, row.spec = digest, name, dict(spec)
     row.role, row.weight, row.endpoint = CANARY, 0, None
-    row.created_at, row.stable_at, row.retired_at, row.lease_until = now(session), None, None, None
+    row.created_at, row.stable_at, row.retired_at, row.lease_until = moment, None, None, None
+    session.add(row)
     session.flush()
 
 

@@ -38,10 +38,11 @@ def run(context: Context) -> Outcome:
 
 
 def _name(context: Context, repository: str, kind: str) -> str:
-    # Names are for people and for adoption; the digest in them makes two contents two names.
-    content = digest_json({"repository": repository, "environment": context.environment, "kind": kind})
+    # The promotion's id keeps a clean-up after one promotion from stopping what another one has started; the digest
+    # keeps a later try from adopting what an earlier one made of other content.
+    content = digest_json({"repository": repository, "kind": kind})
     readable = f"{context.model}-{context.environment}-v{context.version}".lower()
-    return f"headgate-{readable[:80]}-{short(content)}"
+    return f"headgate-{readable[:80]}-p{context.promotion_id}-{short(content)}"
 
 
 def _image(context: Context, repository: Path, name: str) -> str:

@@ -1,0 +1,51 @@
+"""Databases for tests: each test gets a fresh, migrated one; `--database` says of which kind."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.db.migrate import upgrade
+from app.db.session import Database
+from tests.services import Postgres, postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite", help="what tests store in")
+
+
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes URLs of fresh, migrated databases."""
+    folder = tmp_path_factory.mktemp("database")
+    if request.config.getoption("--database") == "sqlite":
+        template = folder / "template.db"
+        upgrade(f"sqlite:///{template}")
+        yield lambda: _copy(template, tmp_path_factory.mktemp("db") / "headgate.db")
+        return
+    with postgres(folder) as server:
+        yield lambda: _migrated(server)
+
+
+def _copy(template: Path, to: Path) -> str:
+    shutil.copyfile(template, to)
+    return f"sqlite:///{to}"
+
+
+def _migrated(server: Postgres) -> str:
+    url = server.fresh()
+    upgrade(url)
+    return url
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()

@@ -1,0 +1,264 @@
+"""Working fakes behind our own ports: quick, in memory, and honest about what they were asked to do."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from app.domain.canary import Sample
+from app.domain.errors import Rejected, Transient
+from app.domain.policy import Policy, default_policy
+from app.domain.registry import NO_STAGE, ModelView
+from app.ports import Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo
+
+
+@dataclass
+class FakeRegistry:
+    """A registry of plain dictionaries; `away` makes every call fail as if MLflow were down."""
+
+    models: dict[str, ModelView] = field(default_factory=dict)
+    versions: dict[tuple[str, str], Path | None] = field(default_factory=dict)
+    tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    away: bool = False
+
+    def register(self, model: str, version: str, artifacts: Path | None = None) -> None:
+        self.models.setdefault(model, ModelView(model))
+        self.versions[(model, version)] = artifacts
+        self.tags[(model, version)] = {}
+
+    def change(
+        self,
+        model: str,
+        aliases: Mapping[str, str] | None = None,
+        stages: Mapping[str, str] | None = None,
+        asks: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace what is given, as a person in the UI would."""
+        view = self.models[model]
+        self.models[model] = ModelView(
+            model,
+            view.aliases if aliases is None else aliases,
+            view.stages if stages is None else stages,
+            view.asks if asks is None else asks,
+        )
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Transient("MLflow does not answer.", "Start it.")
+
+    def read_model(self, name: str) -> ModelView | None:
+        self._reach()
+        return self.models.get(name)
+
+    def snapshot(self) -> Iterator[ModelView]:
+        self._reach()
+        return iter(list(self.models.values()))
+
+    def version(self, model: str, version: str) -> VersionInfo | None:
+        self._reach()
+        known = (model, version) in self.versions
+        return VersionInfo(model, version, "run", "somewhere", "trainer", True) if known else None
+
+    def download(self, model: str, version: str, into: Path) -> None:
+        self._reach()
+        folder = self.versions[(model, version)]
+        if folder is None:
+            raise Rejected("The version's artifacts are missing.", "Log the model again.")
+        shutil.copytree(folder, into, dirs_exist_ok=True)
+
+    def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+        self._reach()
+        self.tags[(model, version)][key] = value
+
+    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+        self._reach()
+        view = self.models[model]
+        if view.asks.get(version) == value:
+            self.change(model, asks={v: a for v, a in view.asks.items() if v != version})
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        self._reach()
+        self.change(model, aliases={**self.models[model].aliases, alias: version})
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        self._reach()
+        aliases = self.models[model].aliases
+        if aliases.get(alias) == version:
+            self.change(model, aliases={a: v for a, v in aliases.items() if a != alias})
+
+    def set_stage(self, model: str, version: str, stage: str, archive: bool) -> None:
+        self._reach()
+        stages = {**self.models[model].stages, version: stage}
+        self.change(model, stages={v: s for v, s in stages.items() if s != NO_STAGE})
+
+    def ensure_webhook(self, url: str, secret: str) -> bool:
+        self._reach()
+        return False
+
+
+@dataclass
+class FakeQueue:
+    """Remembers what was woken; messages go nowhere, as if the broker had lost them."""
+
+    advanced: list[int] = field(default_factory=list)
+    observed: list[str] = field(default_factory=list)
+    deliveries: int = 0
+
+    def advance(self, promotion_id: int) -> None:
+        self.advanced.append(promotion_id)
+
+    def observe(self, model: str) -> None:
+        self.observed.append(model)
+
+    def deliver(self) -> None:
+        self.deliveries += 1
+
+
+@dataclass
+class FakePolicies:
+    """The documented default, but for the models that are given one (or an error to raise)."""
+
+    known: dict[str, Policy | Exception] = field(default_factory=dict)
+
+    def policy(self, model: str) -> Policy:
+        found = self.known.get(model)
+        if isinstance(found, Exception):
+            raise found
+        return found or default_policy(model)
+
+
+CONVERTED: dict[str, Any] = {
+    "flavor": "sklearn",
+    "rungs": [
+        {"name": "default", "options": {}, "status": "differs", "rows": 3, "wrong_rows": 1, "largest_error": 0.5},
+        {"name": "div", "options": {}, "status": "agrees", "rows": 3, "wrong_rows": 0, "largest_error": 0.0},
+    ],
+    "chosen": "div",
+    "opset": 21,
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
+    "outputs": [{"name": "variable", "datatype": "FP32", "shape": [-1, 1]}],
+    "rows": 3,
+    "rows_from": "input example",
+    "metrics": {},
+    "latency_ms": {"1": 0.2},
+}
+ROWS = (
+    '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [3, 1], "data": [1.0, 2.0, 3.0]}],'
+    ' "outputs": [{"name": "variable", "datatype": "FP32", "shape": [3, 1], "data": [1.0, 2.0, 3.0]}]}'
+)
+
+
+@dataclass
+class FakeSandbox:
+    """Answers with prepared results; `before` is called with each job, to raise or to look."""
+
+    results: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {
+            "scan": {"findings": [], "errors": [], "scanned": 3},
+            "convert": dict(CONVERTED),
+            "score": {"metrics": {"rmse": 0.5}},
+        }
+    )
+    before: Callable[[SandboxJob], None] = lambda job: None
+    jobs: list[str] = field(default_factory=list)
+
+    def run(self, job: SandboxJob) -> Mapping[str, Any]:
+        self.before(job)
+        self.jobs.append(job.program)
+        if job.program == "convert":
+            (job.output / "model.onnx").write_bytes(b"onnx")
+            (job.output / "rows.json").write_text(ROWS)
+            (job.output / "parity.json").write_text("[]")
+        return self.results[job.program]
+
+    def self_test(self) -> str:
+        return "a fake sandbox"
+
+
+@dataclass
+class FakeServer:
+    """Releases that "run" in a set; `starts` counts, `broken` refuses."""
+
+    running: dict[str, Endpoint] = field(default_factory=dict)
+    starts: list[str] = field(default_factory=list)
+    broken: Exception | None = None
+
+    def start(self, spec: ReleaseSpec) -> Endpoint:
+        if self.broken is not None:
+            raise self.broken
+        if spec.name not in self.running:
+            self.starts.append(spec.name)
+            self.running[spec.name] = Endpoint("127.0.0.1", 10000 + len(self.starts), 20000 + len(self.starts))
+        return self.running[spec.name]
+
+    def find(self, name: str) -> Endpoint | None:
+        return self.running.get(name)
+
+    def stop(self, name: str) -> None:
+        self.running.pop(name, None)
+
+    def names(self) -> list[str]:
+        return sorted(self.running)
+
+
+@dataclass
+class FakeRouter:
+    """Keeps the routes it was given and the history of one model's changes."""
+
+    routes: dict[tuple[str, str], Route] = field(default_factory=dict)
+    history: list[Route] = field(default_factory=list)
+    away: bool = False
+
+    def apply(self, routes: list[Route], change: Route) -> None:
+        if self.away:
+            raise Transient("HAProxy does not answer.", "Start it.")
+        self.routes = {(route.model, route.environment): route for route in routes}
+        self.history.append(change)
+
+    def status(self, model: str, environment: str) -> RouteStatus:
+        route = self.routes.get((model, environment))
+        if route is None or route.canary is None:
+            return RouteStatus({"stable": 100, "canary": 0}, {})
+        return RouteStatus({"stable": 100 - route.weight, "canary": route.weight}, {})
+
+    def address(self, environment: str) -> str:
+        return "http://127.0.0.1:9090"
+
+
+@dataclass
+class FakeMetrics:
+    """What the router is said to have seen of the canary."""
+
+    seen: Sample = Sample(100, 0, 2.0)
+
+    def sample(self, model: str, environment: str, role: Literal["stable", "canary"], since: float) -> Sample:
+        return self.seen
+
+
+class FakeBuilder:
+    """An image id that depends on the tag alone."""
+
+    def build(self, context: Path, tag: str, labels: Mapping[str, str]) -> str:
+        return f"sha256:{tag}"
+
+
+@dataclass
+class FakeClient:
+    """Answers each row with itself plus `off`."""
+
+    off: float = 0.0
+    kind: str = "KIND_CPU"
+
+    def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        data = [value + self.off for value in body["inputs"][0]["data"]]
+        return {"outputs": [{"name": "variable", "datatype": "FP32", "shape": [len(data), 1], "data": data}]}
+
+    def config(self, endpoint: Endpoint, model: str) -> Mapping[str, Any]:
+        return {"instance_group": [{"kind": self.kind}]}
+
+
+def quick(policy: Policy, environment: str = "production", **changes: Any) -> Policy:
+    """The same policy with parts of one environment replaced."""
+    changed = replace(policy.environments[environment], **changes)
+    return replace(policy, environments={**policy.environments, environment: changed})
