@@ -16,7 +16,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; empty: SQLite in the data folder")
     broker_url: SecretStr = Field(SecretStr(""), description="Celery broker; empty: files in the data folder")
     mlflow_uri: str = Field("http://127.0.0.1:5000", description="MLflow's tracking server")
-    mlflow_public_url: str = Field("", description="MLflow's address for people; empty: mlflow_uri")
+    mlflow_port: int = Field(5000, description="the port of the local MLflow server that `headgate up` starts")
     mlflow_username: str = Field("", description="basic authentication at MLflow")
     mlflow_password: SecretStr = Field(SecretStr(""), description="basic authentication at MLflow")
     mlflow_webhook_secrets: Annotated[list[SecretStr], NoDecode] = Field(
@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     )
     webhook_tolerance_seconds: float = Field(300, gt=0, description="how old a webhook's timestamp may be")
     public_url: str = Field("http://127.0.0.1:8080", description="where MLflow and people reach this service")
+    api_bind: str = Field("127.0.0.1", description="the address that the API listens on")
     policy_dir: Path = Field(Path("policies"), description="one YAML file a model")
     poll_seconds: float = Field(10, gt=0, description="pause between two full readings of the registry")
     target: Literal["process", "docker"] = Field("process", description="where releases run unless the policy says")

@@ -1,0 +1,106 @@
+"""Puts the parts together from the settings: the only place that knows which adapter stands behind which port."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from celery import Celery
+
+from app.adapters.bwrap import BwrapSandbox
+from app.adapters.celery_queue import CeleryQueue, make_app
+from app.adapters.docker_engine import DockerEngine, TritonDocker
+from app.adapters.haproxy import HAProxyRouter, Layout
+from app.adapters.local_store import LocalStore
+from app.adapters.mlflow_registry import MlflowRegistry
+from app.adapters.triton_process import TritonProcess
+from app.adapters.v2_client import V2Client
+from app.db.session import Database
+from app.parts import Core, Plant
+from app.policy_files import PolicyFolder
+from app.ports import Queue
+from app.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+NGC_TRITON = "nvcr.io/nvidia/tritonserver:25.10-py3"
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Make the data folder and those in it that must exist before any process starts."""
+    home = settings.home.resolve()
+    for folder in (home, home / "broker" / "messages", home / "broker" / "control", settings.router_folder.resolve()):
+        folder.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def celery(settings: Settings) -> Celery:
+    """The Celery application of this installation."""
+    return make_app(settings.broker_url.get_secret_value(), str(settings.home.resolve() / "broker"))
+
+
+def registry(settings: Settings) -> MlflowRegistry:
+    """The registry at MLflow."""
+    password = settings.mlflow_password.get_secret_value()
+    return MlflowRegistry(settings.mlflow_uri, username=settings.mlflow_username or None, password=password or None)
+
+
+def core(settings: Settings, queue: Queue | None = None) -> Core:
+    """What every process needs."""
+    return Core(
+        db=Database(settings.database),
+        registry=registry(settings),
+        policies=PolicyFolder(settings.policy_dir),
+        queue=queue or CeleryQueue(celery(settings)),
+        public_url=settings.public_url,
+    )
+
+
+def router(settings: Settings) -> HAProxyRouter:
+    """The traffic router of this installation."""
+    host, _, port = settings.router_lease.rpartition(":")
+    layout = Layout(
+        folder=settings.router_folder.resolve(),
+        environments=settings.router_ports,
+        bind=settings.router_bind,
+        lease=(host, int(port)),
+        variant_token=settings.router_variant_token.get_secret_value() or None,
+    )
+    return HAProxyRouter(layout)
+
+
+def triton(settings: Settings) -> TritonProcess:
+    """The server that runs releases as processes of this machine."""
+    backend = ROOT / "image_templates" / "onnxruntime_backend" / "model.py"
+    return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend)
+
+
+def plant(settings: Settings) -> Plant:
+    """What workers need to run the steps."""
+    traffic = router(settings)
+    return Plant(
+        store=LocalStore(settings.home.resolve() / "store"),
+        sandbox=BwrapSandbox(ROOT / "workers" / "sandbox"),
+        servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
+        default_target=settings.target,
+        base_images={"cpu": settings.triton_image, "gpu": NGC_TRITON},
+        builder=DockerEngine(settings.docker_host, settings.image_registry or None),
+        router=traffic,
+        metrics=traffic,
+        client=V2Client(),
+    )
+
+
+def webhook_secrets(settings: Settings) -> Sequence[str]:
+    """The webhook's secrets, current first; without a setting one is made once and kept in the data folder."""
+    if settings.mlflow_webhook_secrets:
+        return [secret.get_secret_value() for secret in settings.mlflow_webhook_secrets]
+    file = settings.home.resolve() / "webhook.secret"
+    if not file.exists():
+        draft = file.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)  # the first of several processes wins
+        draft.unlink()
+    return [file.read_text().strip()]

@@ -1,0 +1,83 @@
+"""The tasks: one line each, idempotent, and deaf to arguments that they do not know."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from celery import Celery
+
+from app.adapters import celery_queue as names
+from app.db import outbox as leases
+from app.db import promotions
+from app.domain.errors import HeadgateError
+from app.parts import Core, Plant
+from app.services import intake, outbox, releases
+from workers.runner import Runner
+
+log = logging.getLogger(__name__)
+TEND_SECONDS = 5.0
+
+
+@dataclass
+class Desk:
+    """What a worker process works with. `webhook` is the address and the secret that MLflow should call with."""
+
+    core: Core
+    plant: Plant
+    runner: Runner
+    owner: str
+    webhook: tuple[str, str]
+    tended_at: float = 0.0
+
+    @property
+    def me(self) -> str:
+        """A name for named leases: two threads of one worker must keep out of each other's way, too."""
+        return f"{self.owner}-{threading.get_ident()}"
+
+    def sweep(self) -> None:
+        """Wake whatever is due, send what waits, and keep alive what serves."""
+        with self.core.db.read() as session:
+            due = promotions.due(session)
+            unsent = leases.has_due(session)
+        for promotion_id in due:
+            self.core.queue.advance(promotion_id)
+        if unsent:
+            outbox.deliver(self.core, self.me)
+        if time.monotonic() - self.tended_at > TEND_SECONDS:
+            self.tended_at = time.monotonic()
+            releases.tend(self.core.db, self.plant, self.me)
+
+    def poll(self) -> None:
+        """Read the whole registry, one worker at a time, and see that our webhook is registered."""
+        with self.core.db.begin() as session:
+            if not leases.take_lease(session, "poll", self.me, timedelta(minutes=2)):
+                return
+        try:
+            self.core.registry.ensure_webhook(*self.webhook)
+            intake.poll(self.core)
+        finally:
+            with self.core.db.begin() as session:
+                leases.drop_lease(session, "poll", self.me)
+
+
+def register(app: Celery, desk: Callable[[], Desk]) -> None:
+    """Make the tasks known to `app`; `desk` gives the worker's parts."""
+
+    def task(name: str, work: Callable[..., object]) -> None:
+        def run(*arguments: object, **_unknown: object) -> None:
+            try:
+                work(*arguments)
+            except HeadgateError as error:
+                # The database or MLflow is away. The row keeps what is to be done; the next sweep or poll finds it.
+                log.warning("task.put_off", extra={"task": name, "reason": error.reason})
+
+        app.task(run, name=name)
+
+    task(names.ADVANCE, lambda promotion_id: desk().runner.advance(promotion_id))
+    task(names.OBSERVE, lambda model: intake.observe(desk().core, model, intake.WEBHOOK))
+    task(names.DELIVER, lambda: outbox.deliver(desk().core, desk().me))
+    task(names.SWEEP, lambda: desk().sweep())
+    task(names.POLL, lambda: desk().poll())
