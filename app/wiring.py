@@ -75,12 +75,22 @@ def triton(settings: Settings) -> TritonProcess:
     return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend)
 
 
+def sandbox() -> BwrapSandbox:
+    """Where untrusted code runs."""
+    return BwrapSandbox(ROOT / "workers" / "sandbox")
+
+
+def docker_ping(settings: Settings) -> str:
+    """The Docker Engine's own name and version; raises where none answers."""
+    return DockerEngine(settings.docker_host).version()
+
+
 def plant(settings: Settings) -> Plant:
     """What workers need to run the steps."""
     traffic = router(settings)
     return Plant(
         store=LocalStore(settings.home.resolve() / "store"),
-        sandbox=BwrapSandbox(ROOT / "workers" / "sandbox"),
+        sandbox=sandbox(),
         servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
         default_target=settings.target,
         base_images={"cpu": settings.triton_image, "gpu": NGC_TRITON},

@@ -6,7 +6,7 @@ from typing import Any
 from app.db import audit, principals, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
-from app.domain.audit import Leaf, Verdict, verify_chain
+from app.domain.audit import Verdict, verify_chain
 from app.domain.errors import NotFound
 from app.domain.promotion import State
 
@@ -94,11 +94,6 @@ def counts(db: Database) -> dict[str, int]:
     """Promotions by state."""
     with db.read() as session:
         return promotions.count_by_state(session)
-
-
-def leaf_from_json(value: dict[str, Any]) -> Leaf:
-    """The leaf that an export line holds. Raises KeyError or TypeError where a field is missing or unknown."""
-    return Leaf(**value)
 
 
 def _summary(row: Promotion) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""The commands. Each is a call of the API, but for `up`, `demo` and `doctor`, which start processes of their own."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import render, trail
+from app.cli.client import Client, Problem
+from app.domain.errors import Invalid
+from app.policy_files import PolicyFile, parse
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+policy_commands = typer.Typer(no_args_is_help=True, help="Check policy files.")
+token_commands = typer.Typer(no_args_is_help=True, help="Make principals.")
+cli.add_typer(policy_commands, name="policy")
+cli.add_typer(trail.commands, name="audit")
+cli.add_typer(token_commands, name="token")
+
+EXIT = {
+    "LIVE": 0,
+    "REJECTED": 10,
+    "DENIED": 11,
+    "EXPIRED": 12,
+    "CANCELLED": 13,
+    "SUPERSEDED": 13,
+    "ROLLED_BACK": 14,
+    "FAILED": 15,
+}
+TIMED_OUT = 16
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Id = Annotated[int, typer.Argument(help="the promotion's id")]
+Environment = Annotated[str | None, typer.Option("--env", help="only this environment")]
+Model = Annotated[str | None, typer.Option(help="only this model")]
+Timeout = Annotated[float | None, typer.Option(help="give up waiting after so many seconds (exit code 16)")]
+
+
+def main() -> None:
+    """Run the command line; problems are told in words and end with status 1."""
+    try:
+        cli()
+    except (Problem, Invalid) as problem:
+        render.notes.print(f"headgate: {problem}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+
+
+def _run(module: str) -> None:
+    """Become another program: those that start processes are not part of this client."""
+    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 -- our own interpreter and module
+
+
+@cli.command()
+def up() -> None:
+    """Run every process of a one-machine installation until Ctrl-C."""
+    _run("app.up")
+
+
+@cli.command()
+def demo() -> None:
+    """Play the main story on a fresh installation below HEADGATE_HOME/demo, and say what happened."""
+    _run("examples.airbnb.demo")
+
+
+@cli.command()
+def doctor() -> None:
+    """Print each setting, test each outside part for real, and say how to mend what fails."""
+    _run("app.doctor")
+
+
+@cli.command()
+def promote(
+    model: str,
+    version: str,
+    to: Annotated[str, typer.Option("--to", help="the environment")],
+    reason: str = "",
+    wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended; the exit code says how")] = False,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Ask for a version of a model in an environment."""
+    body = {"model": model, "version": version, "environment": to, "reason": reason}
+    client = Client()
+    found = client.post("/api/v1/promotions", body)
+    if wait:
+        _wait(client, found["id"], timeout, json)
+    else:
+        _show(found, json)
+
+
+@cli.command()
+def watch(promotion_id: Id, timeout: Timeout = None, json: Json = False) -> None:
+    """Stay until a promotion has ended; the exit code says how."""
+    _wait(Client(), promotion_id, timeout, json)
+
+
+def _wait(client: Client, promotion_id: int, timeout: float | None, json: bool) -> None:
+    end = time.monotonic() + timeout if timeout is not None else None
+    found: dict[str, Any] = {}
+    shown = ""
+    while not found or found["state"] not in EXIT:
+        if end is not None and time.monotonic() > end:
+            render.notes.print(f"gave up waiting for promotion {promotion_id}; it goes on", highlight=False)
+            raise typer.Exit(TIMED_OUT)
+        found = client.get(f"/api/v1/promotions/{promotion_id}")
+        line = render.progress(found)
+        if line != shown:
+            shown = line
+            render.notes.print(line, highlight=False, markup=False)
+        if found["state"] not in EXIT:
+            time.sleep(0.5)
+    _show(found, json)
+    raise typer.Exit(EXIT[found["state"]])
+
+
+@cli.command()
+def status(model: Model = None, env: Environment = None, state: str | None = None, json: Json = False) -> None:
+    """List promotions, newest first."""
+    page = Client().get("/api/v1/promotions", model=model, environment=env, state=state)
+    render.as_json(page) if json else render.promotions(page["items"])
+
+
+@cli.command()
+def show(promotion_id: Id, json: Json = False) -> None:
+    """Show one promotion: state, steps, gates, evidence, digest, and what to do next."""
+    _show(Client().get(f"/api/v1/promotions/{promotion_id}"), json)
+
+
+def _show(found: dict[str, Any], json: bool) -> None:
+    render.as_json(found) if json else render.promotion(found)
+
+
+Digest = Annotated[str, typer.Option(help="the digest that `show` printed")]
+Why = Annotated[str, typer.Option(help="why; it goes into the audit trail")]
+
+
+@cli.command()
+def approve(promotion_id: Id, digest: Digest, reason: Why, json: Json = False) -> None:
+    """Approve exactly the digest that you saw."""
+    _decide(promotion_id, "approve", digest, reason, json)
+
+
+@cli.command()
+def reject(promotion_id: Id, digest: Digest, reason: Why, json: Json = False) -> None:
+    """Refuse the digest that you saw: the promotion ends DENIED."""
+    _decide(promotion_id, "reject", digest, reason, json)
+
+
+def _decide(promotion_id: int, decision: str, digest: str, reason: str, json: bool) -> None:
+    body = {"decision": decision, "digest": digest, "reason": reason}
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/approvals", body), json)
+
+
+@cli.command()
+def decide(
+    promotion_id: Id,
+    decision: Annotated[str, typer.Argument(help="continue or rollback")],
+    reason: Why,
+    json: Json = False,
+) -> None:
+    """Answer a canary that too few requests reached."""
+    body = {"decision": decision, "reason": reason}
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/decide", body), json)
+
+
+@cli.command()
+def cancel(promotion_id: Id, reason: str = "", json: Json = False) -> None:
+    """End a promotion; a rollout is first brought back to the stable release."""
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/cancel", {"reason": reason}), json)
+
+
+@cli.command()
+def retry(promotion_id: Id, json: Json = False) -> None:
+    """Start a FAILED promotion anew, with the policy as it is now."""
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/retry", {}), json)
+
+
+@cli.command()
+def history(
+    model: str,
+    env: Environment = None,
+    at: Annotated[str | None, typer.Option(help="a time, ISO 8601 with zone")] = None,
+    json: Json = False,
+) -> None:
+    """Show what serves, or what served at a time."""
+    found = Client().get("/api/v1/releases", model=model, environment=env, at=at)
+    columns = ("model", "environment", "version", "role", "weight", "digest", "stable_at")
+    if json:
+        render.as_json(found)
+    else:
+        render.table(columns, [[row[column] for column in columns] for row in found])
+
+
+@policy_commands.command("check")
+def policy_check(file: Path) -> None:
+    """Say whether a policy file is well-formed, with the line of each mistake."""
+    if not file.is_file():
+        raise Problem(f"There is no file {file}.")
+    policy = parse(file.read_text(), file.name)
+    render.out.print(f"{file}: {policy.model}: {', '.join(policy.environments)}", highlight=False)
+
+
+@policy_commands.command("schema")
+def policy_schema() -> None:
+    """Print the JSON Schema of policy files."""
+    render.as_json(PolicyFile.model_json_schema())
+
+
+@token_commands.command("create")
+def token_create(
+    name: str,
+    role: Annotated[str, typer.Option(help="requester, reviewer, admin, auditor or ci")],
+    json: Json = False,
+) -> None:
+    """Make a principal and print its token; this is the only time that anybody sees it."""
+    found = Client().post("/api/v1/tokens", {"name": name, "role": role})
+    render.as_json(found) if json else render.out.print(found["token"], highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What the CLI shows: tables and a progress line for people, JSON for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+FLOW = ["REQUESTED", "SNAPSHOT", "SCAN", "CONVERT", "GATES", "BUILD", "PROVE", "APPROVAL", "ROLLOUT", "LIVE"]
+out = Console()
+notes = Console(stderr=True)
+
+
+def as_json(value: Any) -> None:
+    """Plain JSON on standard output."""
+    out.file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    drawn = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(drawn)
+
+
+def promotions(items: Sequence[Mapping[str, Any]]) -> None:
+    table(
+        ("id", "model", "version", "environment", "state", "reason"),
+        [[row[key] for key in ("id", "model", "version", "environment", "state", "reason")] for row in items],
+    )
+
+
+def promotion(found: Mapping[str, Any]) -> None:
+    """One promotion for people: where it stands, why, what was measured, and what to do next."""
+    head = f"promotion {found['id']}: {found['model']} version {found['version']} to {found['environment']}"
+    out.print(head, style="bold", highlight=False)
+    out.print(f"state     {found['state']}", highlight=False)
+    for label, key in (("reason", "reason"), ("trouble", "last_error"), ("digest", "digest")):
+        if found[key]:
+            out.print(f"{label:<9} {found[key]}", highlight=False, markup=False)
+    table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
+    _evidence(found["evidence"])
+    for approval in found["approvals"]:
+        line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
+        out.print(line, highlight=False, markup=False)
+    if found["state"] == "APPROVAL":
+        hint = f"headgate approve {found['id']} --digest {found['digest']} --reason '...'"
+        out.print(f"next      {hint}", highlight=False, markup=False, soft_wrap=True)
+    if found["progress"].get("question"):
+        out.print(f"question  {found['progress']['question']}", highlight=False, markup=False)
+
+
+def _evidence(evidence: Mapping[str, Any]) -> None:
+    rungs = evidence.get("convert", {}).get("rungs", [])
+    if rungs:
+        cells = [[r["name"], r["status"], r.get("wrong_rows"), r.get("rows"), r.get("largest_error")] for r in rungs]
+        table(("conversion", "outcome", "wrong rows", "of", "largest error"), cells)
+    results = evidence.get("gates", {}).get("results", [])
+    if results:
+        table(("gate", "verdict", "reason"), [[r["gate"], r["verdict"], r["reason"]] for r in results])
+    history = evidence.get("rollout", {}).get("history", [])
+    if history:
+        last = {look["weight"]: look for look in history}.values()
+        cells = [[f"{x['weight']} %", x["requests"], x["failed"], _ms(x["p99_ms"])] for x in last]
+        table(("canary", "requests", "failed", "p99"), cells)
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ms"
+
+
+def progress(found: Mapping[str, Any]) -> str:
+    """One line that says how far a promotion is."""
+    state = found["state"]
+    done = FLOW.index(state) if state in FLOW else None
+    bar = "" if done is None else "#" * done + "." * (len(FLOW) - 1 - done) + " "
+    more = found["last_error"] or found["progress"].get("note") or found["progress"].get("question") or found["reason"]
+    weight = found["progress"].get("weight")
+    return f"{bar}{state}" + (f" {weight} %" if weight is not None else "") + (f": {more}" if more else "")
