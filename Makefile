@@ -1,0 +1,48 @@
+# The commands of Headgate; each sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup demo up test unit check format bench lock
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## system packages for the demo, Python packages, Triton
+	@bash ci/install-system.sh demo
+	@bash ci/setup-venv.sh
+
+demo: setup ## the whole story on this machine; DATA=<csv[.gz]> takes real rows
+	@$(PY) -m examples.airbnb.demo $(if $(DATA),--data "$(DATA)")
+
+up: setup ## every process of a one-machine installation, until Ctrl-C
+	@headgate up
+
+test: ## every test: units, real services, stories; on SQLite and on PostgreSQL
+	@bash ci/install-system.sh test
+	@bash ci/setup-venv.sh
+	$(PY) -m pytest -q tests/unit tests/integration tests/e2e
+	$(PY) -m pytest -q --database postgresql tests/unit/test_engine.py tests/integration tests/e2e -m database
+
+unit: setup ## only the quick tests
+	$(PY) -m pytest -q tests/unit
+
+check: ## format, lint, types, import contracts
+	@bash ci/setup-venv.sh
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+format: ## write the format and the safe fixes
+	ruff format .
+	ruff check --fix .
+
+bench: setup ## figures, as ratios measured side by side in one run
+	$(PY) -m ci.bench
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --group dev \
+	  pyproject.toml -o requirements.lock -q
