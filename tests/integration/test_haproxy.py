@@ -127,7 +127,10 @@ def test_a_canary_gets_no_request_before_the_lease_was_asked(rig: Rig) -> None:
 
 
 def test_a_first_release_takes_all_or_nothing(rig: Rig) -> None:
-    rig.start(Route(MODEL, ENVIRONMENT, None))
+    rig.start()
+    assert rig.call().status == 404
+    assert rig.router.status(MODEL, ENVIRONMENT) == RouteStatus()
+    rig.apply(Route(MODEL, ENVIRONMENT, None))
     refused = rig.call()
     assert refused.status == 503 and MODEL in refused.json["error"]
     assert rig.router.status(MODEL, ENVIRONMENT) == RouteStatus()

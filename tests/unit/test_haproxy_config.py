@@ -1,4 +1,4 @@
-"""The rendered configuration: nothing from outside changes its lines; what the runtime API can change is no structure."""
+"""The rendered configuration: nothing from outside changes its lines; what can change at run time is no structure."""
 
 from dataclasses import replace
 from pathlib import Path

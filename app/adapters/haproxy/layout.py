@@ -42,12 +42,12 @@ class Layout:
         if not _PATH.fullmatch(str(self.folder)) or not self.folder.is_absolute():
             raise Fault(
                 f"HAProxy cannot keep its files in {str(self.folder)!r}.",
-                "Choose an absolute path of letters, digits and '/._+@~-' for HEADGATE_HOME.",
+                "Choose an absolute path of letters, digits and '/._+@~-' for HEADGATE_ROUTER_DIR.",
             )
         if len(str(self.admin_socket)) > _SOCKET_PATH:
             raise Fault(
                 f"The path {self.admin_socket} is too long for a socket.",
-                f"Choose a HEADGATE_HOME so that it has at most {_SOCKET_PATH} characters.",
+                f"Choose a HEADGATE_ROUTER_DIR so that it has at most {_SOCKET_PATH} characters.",
             )
         for host in (self.bind, self.lease[0]):
             if not _HOST.fullmatch(host):
@@ -127,5 +127,5 @@ def unknown(environment: str, known: Mapping[str, object]) -> Fault:
     """The error for an environment that the router has no ports for."""
     return Fault(
         f"The router has no environment {environment!r}, only {', '.join(sorted(known)) or 'none'}.",
-        "Give it ports in HEADGATE_ROUTER_ENVIRONMENTS and start again.",
+        "Give it ports in HEADGATE_ROUTER_PORTS and start again.",
     )

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.adapters.haproxy.admin import Admin, ServerState
-from app.adapters.haproxy.config import CANARY, PLACES, releases
+from app.adapters.haproxy.config import releases
 from app.adapters.haproxy.splits import Split, Target
+from app.adapters.haproxy.words import CANARY, PLACES
 from app.domain.errors import Fault, Transient
 
 _POLL = 0.05

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from app.adapters.haproxy import samples
 from app.adapters.haproxy.admin import Admin
-from app.adapters.haproxy.config import CANARY, PLACES, RING, files, structure
+from app.adapters.haproxy.config import files, structure
 from app.adapters.haproxy.layout import Layout
 from app.adapters.haproxy.live import Live
 from app.adapters.haproxy.splits import Split, dump, load, merged, split_of
+from app.adapters.haproxy.words import CANARY, PLACES, RING
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Transient
 from app.ports import Route, RouteStatus

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import Literal, NamedTuple
 
-from app.adapters.haproxy.config import CANARY, PLACES
+from app.adapters.haproxy.words import CANARY, PLACES
 from app.domain.canary import Sample
 
 Role = Literal["stable", "canary"]
