@@ -35,7 +35,7 @@ def parse_duration(value: object) -> timedelta:
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str),
+    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str, when_used="json"),
     Field(json_schema_extra={"type": "string", "examples": ["30s", "72h"]}),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]

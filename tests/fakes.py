@@ -230,7 +230,7 @@ class FakeRouter:
 class FakeMetrics:
     """What the router is said to have seen of the canary."""
 
-    seen: Sample = Sample(100, 0, 2.0)
+    seen: Sample = field(default_factory=lambda: Sample(100, 0, 2.0))
 
     def sample(self, model: str, environment: str, role: Literal["stable", "canary"], since: float) -> Sample:
         return self.seen

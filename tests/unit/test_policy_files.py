@@ -1,0 +1,106 @@
+"""Policy files: what is read, and what each mistake is told."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import Invalid
+from app.domain.policy import ChampionGate, LatencyGate, MetricGate, default_policy
+from app.policy_files import PolicyFile, PolicyFolder, freeze, parse, parse_duration, thaw
+
+FULL = """\
+model: airbnb-price
+environments:
+  production:
+    triggers: {alias: to-production, stage: Production}
+    data: {uri: "file:///data.csv", label: price, rows: 5000}
+    parity: {rtol: 1.0e-4, max_wrong_rows: 0}
+    gates:
+      - {kind: metric, name: rmse, max: 0.55}
+      - {kind: champion, name: rmse, max_regression: 0.02}
+      - {kind: latency, p99_ms: 10, batch: 1}
+    approvals: {required: 1, roles: [reviewer], expires: 72h, prevent_self_review: true}
+    rollout: {steps: [10, 50, 100], soak: 30s, guardrails: {error_rate: 0.01, p99_ms: 50}}
+    target: {kind: docker, instance: gpu, count: 1}
+"""
+
+
+def test_the_documented_example_is_read() -> None:
+    production = parse(FULL).environments["production"]
+    assert production.gates == (MetricGate("rmse", max=0.55), ChampionGate("rmse", 0.02), LatencyGate(10.0))
+    assert production.approvals.expires == timedelta(hours=72)
+    assert production.rollout.soak == timedelta(seconds=30)
+    assert production.target.instance == "gpu"
+
+
+def test_an_environment_without_triggers_has_its_alias() -> None:
+    found = parse("model: m\nenvironments:\n  eu-west:\n    approvals: {required: 0}\n")
+    assert found.environment_of_alias("to-eu-west") == "eu-west"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("p99_ms: 10", "p99: 10", ["line 10", "unknown key"]),
+        ("max: 0.55", "", ["line 8", "give max or min"]),
+        ("soak: 30s", "soak: 30", ["line 12", "30s, 10m"]),
+        ("[10, 50, 100]", "[50, 10, 100]", ["line 12", "must ascend"]),
+        ("[10, 50, 100]", "[10, 50]", ["line 12", "end with 100"]),
+        ("error_rate: 0.01", "error_rate: 5", ["line 12", "less than or equal to 1"]),
+        ("roles: [reviewer]", "roles: [boss]", ["line 11", "'reviewer' or 'admin'"]),
+        ("kind: champion", "kind: chmpion", ["line 9", "champion"]),
+        ("name: rmse, max", "name: rsme, max", ["line 8", "rmse"]),
+        ("environments:", "enviroments:", ["line 2", "unknown key"]),
+        ("model: airbnb-price", "model: 'a b'", ["line 1"]),
+        ("gates:", "gates: [", ["not valid YAML"]),
+    ],
+)
+def test_each_mistake_names_its_line(old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(FULL.replace(old, new, 1), "airbnb-price.yaml")
+    assert all(word in str(caught.value) for word in ["airbnb-price.yaml", *words])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "just words", "model: m\n"])
+def test_a_file_that_is_no_policy_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        parse(text)
+
+
+@given(st.text(max_size=200))
+def test_no_text_at_all_gets_past_with_another_error(text: str) -> None:
+    try:
+        parse(text)
+    except Invalid as error:
+        assert str(error)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_durations(number: int, unit: str) -> None:
+    seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    assert parse_duration(f"{number}{unit}") == timedelta(seconds=number * seconds)
+
+
+def test_what_is_frozen_comes_back() -> None:
+    for environment in [*default_policy("m").environments.values(), parse(FULL).environments["production"]]:
+        assert thaw(freeze(environment)) == environment
+
+
+def test_a_folder_gives_files_and_the_default(tmp_path: Path) -> None:
+    (tmp_path / "airbnb-price.yaml").write_text(FULL)
+    (tmp_path / "other.yaml").write_text(FULL)
+    folder = PolicyFolder(tmp_path)
+    assert list(folder.policy("airbnb-price").environments) == ["production"]
+    assert folder.policy("unknown") == default_policy("unknown")
+    assert folder.policy("../airbnb-price") == default_policy("../airbnb-price")
+    with pytest.raises(Invalid, match="named after other"):
+        folder.policy("other")
+
+
+def test_the_schema_is_published() -> None:
+    schema = PolicyFile.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert {"model", "environments"} == set(schema["properties"])
