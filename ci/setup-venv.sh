@@ -42,7 +42,7 @@ up_to_date() {
 # uv does in seconds what takes pip minutes. It does not read pip's configuration: a machine whose packages come from
 # a place that only pip knows falls back to pip.
 install() {
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes "$@" && return
+    UV_COMPILE_BYTECODE=1 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes "$@" && return
     echo "uv could not install the packages; trying pip" >&2
     .venv/bin/python -m pip install --quiet --require-hashes "$@"
 }
@@ -50,7 +50,7 @@ install() {
 make_venv() {
     usable .venv/bin/python || "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
-    install --compile-bytecode -r requirements.lock
+    install -r requirements.lock
     # Its dependencies are locked above, and so is what builds it: nothing is fetched here.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 }
