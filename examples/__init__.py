@@ -1,0 +1,1 @@
+"""Worked examples: models that go through Headgate from training to production."""

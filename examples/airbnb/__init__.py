@@ -1,0 +1,1 @@
+"""The Airbnb price example: data, models and training that logs to MLflow."""

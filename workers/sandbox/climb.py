@@ -1,0 +1,110 @@
+"""Climbing the ladder: convert, check, run and compare, until a rung agrees with the native model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from .ladder import RUNGS, Rung, convert
+from .native import Native
+from .onnx_check import check
+from .parity import Comparison, compare
+from .refusal import Refused
+from .rows import Rows
+from .runner import Runner, as_rows
+from .tensors import Array, Signature
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """When answers count as equal, and how many rows may be wrong all the same."""
+
+    rtol: float
+    atol: float
+    max_wrong_rows: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rung that agreed: its name, the ONNX bytes, ONNX Runtime's answers and how they compare."""
+
+    name: str
+    model: bytes
+    runner: Runner
+    outputs: list[Array]
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One rung as it went; `chosen` is set where it agreed."""
+
+    report: dict[str, Any]
+    chosen: Chosen | None
+
+
+def climb(
+    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], tolerance: Tolerance, name: str
+) -> list[Tried]:
+    """Try the rungs in order up to the first one that agrees; `answers` are the native ones to `rows`."""
+    tried: list[Tried] = []
+    for attempt in _attempts(native, signature, rows, answers, tolerance, name):
+        tried.append(attempt)
+        if attempt.chosen:
+            break
+    return tried
+
+
+def _attempts(
+    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], tolerance: Tolerance, name: str
+) -> Iterator[Tried]:
+    seen: dict[bytes, dict[str, Any]] = {}
+    for rung in RUNGS:
+        try:
+            model = convert(native, signature, rung, name)
+            if model in seen:
+                # Without a StandardScaler, for one, its options change nothing.
+                yield Tried({**seen[model], **_titles(rung)}, None)
+                continue
+            attempt = _measure(rung, model, rows, answers, tolerance)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
+            said = error.reason if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            yield Tried({**_titles(rung), "status": "error", "error": _one_line(said), **_unmeasured()}, None)
+            continue
+        seen[model] = attempt.report
+        yield attempt
+
+
+def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], tolerance: Tolerance) -> Tried:
+    check(onnx.load_from_string(model))
+    runner = Runner(model)
+    outputs = as_rows(runner.run(rows.table))
+    comparison = compare(answers, outputs, tolerance.rtol, tolerance.atol)
+    agrees = comparison.wrong_rows <= tolerance.max_wrong_rows
+    report = {**_titles(rung), "status": "agrees" if agrees else "differs", **measured(comparison)}
+    return Tried(report, Chosen(rung.name, model, runner, outputs, comparison) if agrees else None)
+
+
+def measured(comparison: Comparison) -> dict[str, Any]:
+    """The numbers of a comparison as a rung reports them."""
+    return {
+        "rows": comparison.rows,
+        "wrong_rows": comparison.wrong_rows,
+        "largest_error": comparison.largest_error,
+    }
+
+
+def _unmeasured() -> dict[str, Any]:
+    return {"rows": 0, "wrong_rows": 0, "largest_error": 0.0}
+
+
+def _titles(rung: Rung) -> dict[str, Any]:
+    options = {"arithmetic": rung.arithmetic, "division": rung.division or "default", "cast": rung.cast}
+    return {"name": rung.name, "options": options}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,141 @@
+"""The program `convert`: a logged model becomes an ONNX model that gives the same answers, measured on real rows.
+
+Inputs: `model`, the artifacts as MLflow stores them; the CSV file that `request["rows"]["file"]` names, where it does.
+Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `batches` (sizes to time), `model_name`.
+Files: `model.onnx`; `rows.json`, V2 inputs and native outputs of at most 500 rows; `parity.json`, pairs to plot.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import climb, measure, metrics, onnx_check
+from .mlmodel import Card, no_signature, read_card
+from .parity import compare
+from .rows import Rows, draw, from_example
+from .runner import as_rows
+from .tensors import Array, Signature, v2_tensor
+
+SERVED_ROWS = 500
+PLOTTED_PAIRS = 2000
+
+
+def run(request: dict[str, Any], inputs: Path, output: Path) -> dict[str, Any]:
+    """The measurements; `chosen` is None where no rung agrees, and there are no files then.
+
+    Raises:
+        Refused: the model is at fault.
+    """
+    card = read_card(inputs / "model")
+    return _as_it_is(card, request, inputs, output) if card.flavor == "onnx" else _ladder(card, request, inputs, output)
+
+
+def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> dict[str, Any]:
+    if card.signature is None:
+        raise no_signature()
+    rows = _rows(card, card.signature, request, inputs)
+    from .native import Native  # What follows imports scikit-learn, which takes seconds: refuse before that.
+
+    native = Native(card, card.signature)
+    answers = native.predict(rows)
+    tolerance = climb.Tolerance(request["rtol"], request["atol"], request["max_wrong_rows"])
+    tried = climb.climb(native, card.signature, rows, answers, tolerance, request.get("model_name", "model"))
+    result = {
+        "flavor": card.flavor,
+        "native": f"scikit-learn, {card.serialization}",
+        "rungs": [attempt.report for attempt in tried],
+        "warnings": native.warnings,
+        **_about(rows),
+    }
+    chosen = tried[-1].chosen
+    return (
+        {**result, **_unchosen()} if chosen is None else {**result, **_finish(chosen, answers, rows, request, output)}
+    )
+
+
+def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> dict[str, Any]:
+    """An ONNX model stays byte for byte what it is; its native runtime is ONNX Runtime, so parity is with itself."""
+    data = card.file.read_bytes()
+    onnx_check.check(onnx_check.parse(data))
+    runner = onnx_check.load(data)
+    signature = runner.signature()
+    rows = _rows(card, signature, request, inputs)
+    answers = as_rows(runner.run(rows.table))
+    comparison = compare(answers, as_rows(runner.run(rows.table)), request["rtol"], request["atol"])
+    rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison)}
+    chosen = climb.Chosen("as-is", data, runner, answers, comparison)
+    native = "ONNX Runtime: the model is ONNX already, so there is nothing else to compare it with"
+    result = {"flavor": card.flavor, "native": native, "rungs": [rung], "warnings": [], **_about(rows)}
+    return {**result, **_finish(chosen, answers, rows, request, output)}
+
+
+def _rows(card: Card, signature: Signature, request: dict[str, Any], inputs: Path) -> Rows:
+    example = (lambda: from_example(card, signature)) if card.example else None
+    return draw(request, inputs, signature, example)
+
+
+def _about(rows: Rows) -> dict[str, Any]:
+    return {"rows": rows.count, "rows_from": rows.source, "rows_dropped": rows.dropped}
+
+
+def _unchosen() -> dict[str, Any]:
+    return {"chosen": None, "metrics": {}, "latency_ms": {}, "latency_samples_ms": {}}
+
+
+def _finish(
+    chosen: climb.Chosen, answers: Sequence[Array], rows: Rows, request: dict[str, Any], output: Path
+) -> dict[str, Any]:
+    described = chosen.runner.describe()
+    (output / "model.onnx").write_bytes(chosen.model)
+    _write_rows(output / "rows.json", described, rows, answers)
+    _write_pairs(output / "parity.json", described, answers, chosen.outputs)
+    return {
+        "chosen": chosen.name,
+        "opset": onnx_check.default_opset(onnx_check.parse(chosen.model)),
+        **described,
+        "metrics": metrics.score(chosen.outputs[0], rows.labels) if rows.labels else {},
+        **measure.timings(chosen.runner, rows.table, request.get("batches", [1])),
+    }
+
+
+def _write_rows(file: Path, described: dict[str, Any], rows: Rows, answers: Sequence[Array]) -> None:
+    """The first rows that JSON can carry, as a V2 request and the native answers to it."""
+    finite = np.ones(rows.count, dtype=bool)
+    for values in (*rows.table.values(), *answers):
+        if values.dtype.kind == "f":
+            finite &= np.isfinite(values).reshape(rows.count, -1).all(axis=1)
+    picked = np.flatnonzero(finite)[:SERVED_ROWS]
+    tensors = []
+    for tensor in described["inputs"]:
+        values = rows.table[tensor["name"]][picked]
+        flat = len(tensor["shape"]) == 1 or values.ndim == 2
+        tensors.append(v2_tensor(tensor["name"], tensor["datatype"], values if flat else values.reshape(-1, 1)))
+    outputs = [
+        v2_tensor(
+            tensor["name"],
+            tensor["datatype"],
+            values[picked].reshape(-1) if len(tensor["shape"]) == 1 else values[picked],
+        )
+        for tensor, values in zip(described["outputs"], answers, strict=True)
+    ]
+    file.write_text(json.dumps({"inputs": tensors, "outputs": outputs}, allow_nan=False))
+
+
+def _write_pairs(file: Path, described: dict[str, Any], answers: Sequence[Array], outputs: Sequence[Array]) -> None:
+    """Native and ONNX values side by side: of the first numeric output, its last column."""
+    at = next((n for n, values in enumerate(answers) if values.dtype.kind == "f"), None)
+    pairs: dict[str, Any] = {"output": None, "native": [], "onnx": []}
+    if at is not None:
+        native, other = (
+            values.reshape(len(values), -1)[:PLOTTED_PAIRS, -1].astype(float) for values in (answers[at], outputs[at])
+        )
+        finite = np.isfinite(native) & np.isfinite(other)
+        pairs = {
+            "output": described["outputs"][at]["name"],
+            "native": native[finite].tolist(),
+            "onnx": other[finite].tolist(),
+        }
+    file.write_text(json.dumps(pairs, allow_nan=False))

@@ -1,0 +1,208 @@
+"""The rows that a model is judged on: drawn from a CSV file by a seed, or the model's own input example."""
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .mlmodel import Card
+from .refusal import Refused
+from .tensors import Array, Column, Matrix, Signature, Table
+
+_DATA_REMEDY = "Look at the policy's data and at the model's signature: they must speak of the same columns."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Typed columns, the labels as text where there are any, where they come from, and how many rows were dropped
+    because a value that must be there was missing."""
+
+    table: Table
+    labels: tuple[str, ...] | None
+    source: str
+    dropped: int = 0
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.table.values())))
+
+
+def draw(
+    request: Mapping[str, Any], inputs: Path, signature: Signature, example: Callable[[], Rows] | None = None
+) -> Rows:
+    """The rows that `request["rows"]` asks for: of a file in `inputs`, else the example.
+
+    Raises:
+        Refused: there is neither, columns are missing, or values are not of their column's type.
+    """
+    asked = request["rows"]
+    if asked.get("file"):
+        return from_csv(inputs / str(asked["file"]), signature, asked.get("label"), asked["count"], asked["seed"])
+    if example is None:
+        remedy = "Log the model with input_example=..., or name data in the policy."
+        raise Refused("no-rows", "There are no rows to compare the model on.", remedy)
+    return example()
+
+
+def from_csv(file: Path, signature: Signature, label: str | None, count: int, seed: int) -> Rows:
+    """At most `count` rows of a CSV file with a header (plain or gzip), drawn by `seed`, in the file's order.
+
+    A missing number is NaN where the column is optional; else its row is dropped. Missing text is the empty text.
+
+    Raises:
+        Refused: a column or the label is missing, a value is not of its column's type, or no row is left.
+    """
+    with _open(file) as lines:
+        header = next(lines, [])
+        total = sum(1 for _ in lines)
+    columns = _columns(signature, header, label)
+    missing = [name for name in (*(c.name for c in columns), *([label] if label else [])) if name not in header]
+    if missing:
+        reason = f"The judging rows lack the columns {', '.join(map(ascii, missing))}."
+        raise Refused("missing-columns", reason, _DATA_REMEDY)
+    chosen = sample(total, count, seed)
+    with _open(file) as lines:
+        next(lines)
+        picked = [line for number, line in enumerate(lines) if number in chosen]
+    return _typed(picked, header, columns, signature, label)
+
+
+def sample(total: int, count: int, seed: int) -> frozenset[int]:
+    """Which of `total` rows are drawn: the same for the same arguments, on every machine."""
+    if count >= total:
+        return frozenset(range(total))
+    return frozenset(np.random.default_rng(seed).choice(total, count, replace=False).tolist())
+
+
+def from_example(card: Card, signature: Signature) -> Rows:
+    """The rows of MLflow's input example, in the formats that MLflow writes for data frames and arrays.
+
+    Raises:
+        Refused: it cannot be read or does not fit the signature.
+    """
+    assert card.example is not None
+    try:
+        value = json.loads(card.example.read_text())
+        table = _example_table(value, signature)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        reason = f"The input example does not fit the signature: {error}"
+        raise Refused("bad-example", reason, "Log the model with an input example of its own columns.") from error
+    rows = Rows(table, None, "input example")
+    if rows.count == 0:
+        raise Refused("no-rows", "The input example has no rows.", "Log the model with a filled input example.")
+    return rows
+
+
+def _example_table(value: Any, signature: Signature) -> Table:
+    if isinstance(value, dict):
+        value = value.get("dataframe_split", value)
+        data = value["data"] if "data" in value else value.get("inputs", value)
+    else:
+        data = value
+    if isinstance(signature, Matrix):
+        matrix = np.array(data, dtype=signature.kind.dtype)
+        return {signature.name: matrix.reshape(-1, signature.width)}
+    if isinstance(data, dict):
+        cells = {name: list(values) for name, values in data.items()}
+    else:
+        cells = {name: [line[at] for line in data] for at, name in enumerate(value["columns"])}
+    return {c.name: _array([("" if v is None else str(v)) for v in cells[c.name]], c) for c in signature}
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Iterator[list[str]]]:
+    with file.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    opener = gzip.open if packed else open
+    with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
+        try:
+            yield (line for line in csv.reader(text) if line)
+        except (csv.Error, UnicodeDecodeError, OSError, EOFError) as error:
+            raise Refused("bad-rows", f"The judging rows cannot be read: {error}", _DATA_REMEDY) from error
+
+
+def _columns(signature: Signature, header: Sequence[str], label: str | None) -> tuple[Column, ...]:
+    """The columns to read; a matrix takes the file's columns, but the label, in their order."""
+    if not isinstance(signature, Matrix):
+        return signature
+    names = [name for name in header if name != label]
+    if len(names) != signature.width:
+        reason = f"The model takes {signature.width} columns, the judging rows have {len(names)} besides the label."
+        raise Refused("missing-columns", reason, _DATA_REMEDY)
+    return tuple(Column(name, signature.type) for name in names)
+
+
+def _typed(
+    picked: Sequence[Sequence[str]],
+    header: Sequence[str],
+    columns: Sequence[Column],
+    signature: Signature,
+    label: str | None,
+) -> Rows:
+    at = {name: position for position, name in enumerate(header)}
+    needed = [at[c.name] for c in columns if c.required and c.type != "string"] + ([at[label]] if label else [])
+    kept = [line for line in picked if len(line) == len(header) and not any(_is_missing(line[n]) for n in needed)]
+    if not kept:
+        raise Refused("no-rows", "No judging row has all values that the model needs.", _DATA_REMEDY)
+    try:
+        arrays = {c.name: _array([line[at[c.name]] for line in kept], c) for c in columns}
+    except ValueError as error:
+        raise Refused("bad-rows", f"The judging rows do not fit the signature: {error}", _DATA_REMEDY) from error
+    labels = tuple(line[at[label]] for line in kept) if label else None
+    table = {signature.name: np.column_stack(list(arrays.values()))} if isinstance(signature, Matrix) else arrays
+    return Rows(table, labels, "data", len(picked) - len(kept))
+
+
+def _is_missing(text: str) -> bool:
+    return text.strip().lower() in {"", "na", "nan", "null", "none", "inf", "-inf"}
+
+
+def _array(texts: Sequence[str], column: Column) -> Array:
+    """The column's values.
+
+    Raises:
+        ValueError: a text is not of the column's type; the message names both.
+    """
+    if column.type == "string":
+        return np.array(texts, dtype=object)
+    try:
+        return np.array([_NUMBERS[column.type](text) for text in texts], dtype=column.kind.dtype)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"column {column.name!a} of type {column.type}: {error}") from error
+
+
+def _float(text: str) -> float:
+    return math.nan if _is_missing(text) else float(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise ValueError(f"{text!a} is not a whole number") from None
+        return int(value)
+
+
+def _truth(text: str) -> bool:
+    words = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    if text.strip().lower() not in words:
+        raise ValueError(f"{text!a} is neither true nor false")
+    return words[text.strip().lower()]
+
+
+_NUMBERS: Mapping[str, Callable[[str], Any]] = {
+    "float": _float,
+    "double": _float,
+    "integer": _whole,
+    "long": _whole,
+    "boolean": _truth,
+}

@@ -1,0 +1,89 @@
+"""Running ONNX models in ONNX Runtime, and what they say of their own inputs and outputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .refusal import Refused
+from .tensors import Array, Column, Matrix, Signature, Table, kind_of_onnx
+
+
+class Runner:
+    """One ONNX model in ONNX Runtime on one CPU thread, fed with tables."""
+
+    def __init__(self, model: bytes) -> None:
+        """Raises whatever ONNX Runtime says of a model that it cannot load."""
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._ranks = {tensor.name: len(tensor.shape) for tensor in self._session.get_inputs()}
+
+    def feed(self, table: Table) -> Mapping[str, Array]:
+        """What to call with for these rows: a column is [n, 1], or [n] where the model takes it so."""
+        return {
+            name: values if values.ndim == 2 or self._ranks[name] == 1 else values.reshape(-1, 1)
+            for name, values in table.items()
+        }
+
+    def call(self, feed: Mapping[str, Array]) -> list[Array]:
+        """All outputs, in the model's order."""
+        outputs: list[Array] = self._session.run(None, dict(feed))
+        return outputs
+
+    def run(self, table: Table) -> list[Array]:
+        """All outputs for the rows of the table."""
+        return self.call(self.feed(table))
+
+    def describe(self) -> dict[str, list[dict[str, Any]]]:
+        """`{"inputs", "outputs"}`: lists of `{"name", "datatype", "shape"}`, with -1 for any length.
+
+        Raises:
+            Refused: a tensor's type has no word in the V2 protocol here.
+        """
+        return {
+            "inputs": [_described(tensor) for tensor in self._session.get_inputs()],
+            "outputs": [_described(tensor) for tensor in self._session.get_outputs()],
+        }
+
+    def signature(self) -> Signature:
+        """What the model takes, read from itself: columns of shape [n, 1] or [n], or one matrix.
+
+        Raises:
+            Refused: it takes anything else.
+        """
+        tensors = self._session.get_inputs()
+        shapes = [tensor.shape for tensor in tensors]
+        if all(len(shape) == 1 or (len(shape) == 2 and shape[1] == 1) for shape in shapes):
+            return tuple(Column(tensor.name, _word(tensor)) for tensor in tensors)
+        if (
+            len(tensors) == 1
+            and len(shapes[0]) == 2
+            and isinstance(shapes[0][1], int)
+            and _word(tensors[0]) != "string"
+        ):
+            return Matrix(tensors[0].name, _word(tensors[0]), shapes[0][1])
+        reason = f"The ONNX model takes tensors of the shapes {shapes}."
+        raise Refused("unsupported-input", reason, "Use one input of shape [None, 1] per column, or one [None, k].")
+
+
+def _word(tensor: Any) -> str:
+    word = kind_of_onnx(tensor.type)
+    if word is None:
+        reason = f"The ONNX tensor {tensor.name!a} has the type {tensor.type}."
+        raise Refused("unsupported-type", reason, "Use text, truth values, 32 or 64 bit numbers; no maps (zipmap).")
+    return word
+
+
+def _described(tensor: Any) -> dict[str, Any]:
+    column = Column(tensor.name, _word(tensor))
+    shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
+    return {"name": tensor.name, "datatype": column.kind.v2, "shape": shape}
+
+
+def as_rows(outputs: list[Array]) -> list[Array]:
+    """The outputs with their first dimension counting rows: [n] numbers become [n, 1], labels stay [n]."""
+    return [values.reshape(len(values), -1) if values.dtype.kind == "f" else np.asarray(values) for values in outputs]
