@@ -27,7 +27,7 @@ class Scripted(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        status, content = type(self).answer(url.path.removeprefix("/api/2.0/mlflow/"), query)
+        status, content = self.answer(url.path.removeprefix("/api/2.0/mlflow/"), query)
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) + (100 if status == 299 else 0)))
@@ -103,8 +103,8 @@ def test_pages_that_lead_back_end(case: Case) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((401, b"You are not authenticated"), "MLFLOW_TRACKING_USERNAME"),
-        ((403, {"error_code": "PERMISSION_DENIED", "message": "no"}), "MLFLOW_TRACKING_TOKEN"),
+        ((401, b"You are not authenticated"), "HEADGATE_MLFLOW_USERNAME"),
+        ((403, {"error_code": "PERMISSION_DENIED", "message": "no"}), "HEADGATE_MLFLOW_PASSWORD"),
         ((404, b"<html>not here</html>"), "HEADGATE_MLFLOW_URI"),
         ((302, b""), "HEADGATE_MLFLOW_URI"),
         ((400, {"error_code": "BAD_REQUEST", "message": "x" * 10_000}), "BAD_REQUEST|answered"),
@@ -114,6 +114,31 @@ def test_a_refusal_is_our_fault_and_short(case: Case, answer: Answer, words: str
     with pytest.raises(Fault, match=words) as caught:
         case.registry(lambda path, query: answer).read_model("any")
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("login", "options", "header"),
+    [
+        ("", {}, None),
+        ("ada:secret@", {}, "Basic YWRhOnNlY3JldA=="),
+        ("", {"username": "ada", "password": "secret"}, "Basic YWRhOnNlY3JldA=="),
+        ("", {"token": "secret"}, "Bearer secret"),
+    ],
+)
+def test_the_login_goes_along(login: str, options: dict[str, Any], header: str | None) -> None:
+    sent = []
+
+    class Noting(Scripted):
+        def do_GET(self) -> None:
+            sent.append(self.headers.get("Authorization"))
+            self.answer = lambda path, query: (404, {"error_code": "RESOURCE_DOES_NOT_EXIST"})
+            super().do_GET()
+
+    with services.serving(Noting) as url:
+        adapter = MlflowRegistry(url.replace("://", f"://{login}"), 5, **options)
+        assert adapter.read_model("any") is None
+        adapter.close()
+    assert sent == [header]
 
 
 def test_what_mlflow_says_is_told_without_logins(case: Case) -> None:

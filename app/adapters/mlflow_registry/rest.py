@@ -17,9 +17,7 @@ INVALID = "INVALID_PARAMETER_VALUE"
 MAX_ANSWER = 256 * 1024 * 1024
 
 _CHECK_SERVER = "See that the MLflow server runs and that HEADGATE_MLFLOW_URI names it."
-_CHECK_LOGIN = (
-    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to a login that may."
-)
+_CHECK_LOGIN = "Set HEADGATE_MLFLOW_USERNAME and HEADGATE_MLFLOW_PASSWORD to a login that may."
 # These say that the server is overloaded or restarting, not that the request is wrong.
 _AWAY = frozenset({408, 425, 429})
 
