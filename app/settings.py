@@ -24,10 +24,14 @@ class Settings(BaseSettings):
     )
     webhook_tolerance_seconds: float = Field(300, gt=0, description="how old a webhook's timestamp may be")
     public_url: str = Field("http://127.0.0.1:8080", description="where MLflow and people reach this service")
+    webhook_url: str = Field("", description="where MLflow alone reaches this service; empty: the public URL")
     api_bind: str = Field("127.0.0.1", description="the address that the API listens on")
     policy_dir: Path = Field(Path("policies"), description="one YAML file a model")
     poll_seconds: float = Field(10, gt=0, description="pause between two full readings of the registry")
     target: Literal["process", "docker"] = Field("process", description="where releases run unless the policy says")
+    release_host: str = Field(
+        "127.0.0.1", description="the address that releases of target process listen on and are reached at"
+    )
     triton_dir: Path = Field(Path(".triton"), description="the unpacked nvidia-pytriton wheel, for target process")
     triton_image: str = Field("headgate/triton-cpu:latest", description="the base image, for target docker")
     docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")

@@ -72,7 +72,7 @@ def router(settings: Settings) -> HAProxyRouter:
 def triton(settings: Settings) -> TritonProcess:
     """The server that runs releases as processes of this machine."""
     backend = ROOT / "image_templates" / "onnxruntime_backend" / "model.py"
-    return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend)
+    return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend, host=settings.release_host)
 
 
 def sandbox() -> BwrapSandbox:

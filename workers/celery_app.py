@@ -34,7 +34,8 @@ class _Lazy:
             if self._made is None:
                 owner = f"{socket.gethostname()}-{threading.get_native_id()}"
                 core, plant = wiring.core(settings, names.CeleryQueue(app)), wiring.plant(settings)
-                webhook = (f"{settings.public_url.rstrip('/')}/webhooks/mlflow", wiring.webhook_secrets(settings)[0])
+                reached_at = (settings.webhook_url or settings.public_url).rstrip("/")
+                webhook = (f"{reached_at}/webhooks/mlflow", wiring.webhook_secrets(settings)[0])
                 self._made = tasks.Desk(core, plant, Runner(core, plant, Timing(), owner), owner, webhook)
             return self._made
 
