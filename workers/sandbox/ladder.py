@@ -50,7 +50,7 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
     estimator = _with_cast(native.estimator) if rung.cast else native.estimator
     options: dict[Any, Any] = {StandardScaler: {"div": rung.division}} if rung.division else {}
     if native.is_classifier:
-        options[id(estimator)] = {"zipmap": False}
+        options[id(_last(estimator))] = _classifier_options(_last(estimator))
     logging.getLogger("skl2onnx").setLevel(logging.ERROR)
     with _whole_numbers_only():
         model = convert_sklearn(estimator, name, _initial_types(signature, rung), options=options)
@@ -68,6 +68,18 @@ def _initial_types(signature: Signature, rung: Rung) -> list[tuple[str, Any]]:
     if isinstance(signature, Matrix):
         return [(signature.name, number([None, signature.width]))]
     return [(c.name, (StringTensorType if c.type == "string" else number)([None, 1])) for c in signature]
+
+
+def _last(estimator: Any) -> Any:
+    from sklearn.pipeline import Pipeline
+
+    return _last(estimator.steps[-1][1]) if isinstance(estimator, Pipeline) else estimator
+
+
+def _classifier_options(classifier: Any) -> dict[str, bool]:
+    """Probabilities as one tensor, not as a list of maps, which no server carries."""
+    # skl2onnx makes no maps for this one and does not know the option; any of its own keeps it from asking.
+    return {"nocl": False} if type(classifier).__name__ == "LinearSVC" else {"zipmap": False}
 
 
 def _with_cast(estimator: Any) -> Any:
