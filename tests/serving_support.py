@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from skl2onnx import to_onnx  # type: ignore[import-untyped]  # it ships no types
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType  # type: ignore[import-untyped]  # it ships no types
-from sklearn.compose import make_column_transformer  # type: ignore[import-untyped]  # it ships no types
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # it ships no types
-from sklearn.pipeline import Pipeline, make_pipeline  # type: ignore[import-untyped]  # it ships no types
-from sklearn.preprocessing import OneHotEncoder, StandardScaler  # type: ignore[import-untyped]  # it ships no types
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from app.adapters.model_repository import render_config, write_repository
 
