@@ -24,7 +24,7 @@ _RULES: Sequence[tuple[str, str]] = (
     (r"numpy\._?core\.numeric", r"_frombuffer"),
     (r"numpy\.dtypes", _CLASS),
     (r"numpy\.random(\.\w+)*", rf"{_CLASS}|__(randomstate|generator|bit_generator)_ctor|__pyx_unpickle_\w+"),
-    (r"numpy\.ma\.core", r"_mareconstruct|MaskedArray"),
+    (r"numpy\.ma(\.core)?", r"_mareconstruct|MaskedArray"),
     (r"pandas\._libs(\.\w+)*", rf"_unpickle_block|__pyx_unpickle_\w+|{_CLASS}"),
     (r"pandas\.core\.(indexes|dtypes|arrays|internals)(\.\w+)*", rf"_new_Index|new_block|{_CLASS}"),
     (r"pandas(\.core\.(frame|series))?", r"DataFrame|Series|Index|StringDtype|CategoricalDtype"),
