@@ -107,7 +107,7 @@ class Upstream:
         self.name, self.ready, self.status, self.delay = name, True, 200, 0.0
         self.port = port or free_ports(1)[0]
         self._listener = _Listener(self, self.port)
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,))
+        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def server(self, grpc_port: int = 9) -> Server:
@@ -227,7 +227,7 @@ class Load:
 
     def __enter__(self) -> "Load":
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(self.clients)]
         for thread in self._threads:
             thread.start()
         return self

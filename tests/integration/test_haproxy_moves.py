@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from app.adapters.haproxy import HAProxyRouter
+from app.domain.errors import Transient
 from app.ports import Endpoint, Route, Server
 from tests.haproxy_support import ENVIRONMENT, MODEL, Load, Rig, Upstream, eventually, report, run_upstream
 
@@ -78,6 +81,25 @@ def test_a_killed_canary_costs_its_callers_little(rig: Rig) -> None:
     assert lost <= calls.clients
     assert calls.who["2"] and canary.failed >= 1
     assert not rig.up("canary") and rig.up("stable")
+
+
+def test_an_old_release_finishes_before_its_place_is_taken(rig: Rig) -> None:
+    hasty = HAProxyRouter(rig.layout, patience=0.5)
+    third = Upstream("3")
+    newest = Route(MODEL, ENVIRONMENT, third.server())
+    rig.one.delay = 4.0
+    with ThreadPoolExecutor(1) as slow:
+        late = slow.submit(rig.call)
+        eventually(lambda: rig.admin.sessions(f"{ENVIRONMENT}:{MODEL}:http/blue") == 1)
+        rig.apply(Route(MODEL, ENVIRONMENT, rig.two.server()))
+        assert rig.who() == "2"
+        with pytest.raises(Transient, match="has not finished its last requests"):
+            hasty.apply([newest], newest)
+        assert rig.who() == "2"
+    assert late.result().headers["x-headgate-release"] == "1@0123456789ab"
+    rig.apply(newest)
+    assert rig.who() == "3"
+    third.stop()
 
 
 def test_a_new_model_needs_a_reload_that_loses_nothing(rig: Rig) -> None:
