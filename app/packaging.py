@@ -1,4 +1,7 @@
-"""Renders a Triton model repository: one description of a model, for the process, the CPU and the GPU image alike."""
+"""Renders what is served: a Triton model repository, and the folders from which images around it are built.
+
+One repository serves in a process, in the image for the CPU and in the one for the GPU.
+"""
 
 import re
 import shutil
@@ -6,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from app.domain.errors import Rejected
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.domain.errors import Fault, Rejected
 
 MODEL_FILE = "model.onnx"
 CONFIG_FILE = "config.pbtxt"
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATES = ROOT / "image_templates"
 
 # A name becomes a folder, a part of URLs and an argument; a leading dot would hide the folder or climb out of it.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
@@ -30,6 +38,11 @@ _TYPES = {
     "FP64": "TYPE_FP64",
     "BYTES": "TYPE_STRING",
 }
+
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]*")
+_NGC = re.compile(r"/tritonserver:(\d\d)\.(\d\d)")
+# NVIDIA's images before this have known holes that one request can use.
+_OLDEST = (25, 7)
 
 
 def check_model_name(model: str) -> None:
@@ -102,6 +115,50 @@ def write_repository(folder: Path, model: str, onnx_file: Path, config: str, ver
     return folder
 
 
+def write_docker_context(
+    folder: Path, repository: Path, model: str, instance: Literal["cpu", "gpu"], base: str, templates: Path = TEMPLATES
+) -> Path:
+    """Write the build folder of one release's image and return it; what was there is replaced.
+
+    `repository` is what `write_repository` made. `base` is an image of `write_base_context` for the CPU, or NVIDIA's
+    tritonserver image for the GPU.
+
+    Raises:
+        Rejected: the model's name cannot be served.
+        Fault: `base` is no image's name, or a Triton that is too old.
+    """
+    check_model_name(model)
+    found = _NGC.search(base)
+    if instance == "gpu" and found and (int(found[1]), int(found[2])) < _OLDEST:
+        raise Fault(f"{base} has known vulnerabilities.", "Name one of 25.07 or later.")
+    _write_dockerfile(folder, templates, f"triton-{instance}/Dockerfile.j2", {"base_image": base, "model": model})
+    shutil.copy(templates / "serve.sh", folder)
+    shutil.copytree(repository / model, folder / "models" / model)
+    return folder
+
+
+def write_base_context(
+    folder: Path,
+    base: str,
+    onnxruntime: str,
+    lock: Path = ROOT / "requirements-triton.lock",
+    templates: Path = TEMPLATES,
+) -> Path:
+    """Write the build folder of the CPU base and return it; what was there is replaced.
+
+    `base` is an image with python3 (3.11 or 3.12), its shared library and pip, `onnxruntime` the version to serve with:
+    the one that judges the models.
+
+    Raises:
+        Fault: `base` is no image's name.
+    """
+    values = {"base_image": base, "onnxruntime": onnxruntime}
+    _write_dockerfile(folder, templates, "triton-cpu/Dockerfile.base.j2", values)
+    shutil.copy(lock, folder / "requirements-triton.lock")
+    shutil.copy(templates / "onnxruntime_backend" / "model.py", folder)
+    return folder
+
+
 def _tensors(role: str, tensors: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [str(tensor["name"]) for tensor in tensors]
     if not names or len(set(names)) != len(names):
@@ -131,5 +188,14 @@ def _quoted(text: str) -> str:
     return '"' + "".join(plain.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in text.encode()) + '"'
 
 
-def write_docker_context(folder: Path, repository: Path, model: str, instance: str, base: str) -> None:
-    raise NotImplementedError
+def _write_dockerfile(folder: Path, templates: Path, template: str, values: Mapping[str, str]) -> None:
+    if not _IMAGE.fullmatch(values["base_image"]):
+        raise Fault(f"{values['base_image']!r} is no name of an image.", "Correct HEADGATE_TRITON_IMAGE.")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    # A Dockerfile is no HTML: its values are checked by their form instead of escaped.
+    environment = Environment(  # noqa: S701
+        loader=FileSystemLoader(templates), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    (folder / "Dockerfile").write_text(environment.get_template(template).render(values), encoding="utf-8")

@@ -27,13 +27,11 @@ import httpx
 from docker.errors import ImageNotFound
 
 from app.adapters.docker_engine import DockerEngine, TritonDocker
-from app.adapters.image_context import write_base_context
 from app.domain.errors import Transient
+from app.packaging import write_base_context
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "docker"
-TEMPLATES = ROOT / "image_templates"
-LOCK = ROOT / "requirements-triton.lock"
 SUITE, PACKAGES = "bookworm", "python3,python3-pip,libpython3.11"
 
 
@@ -97,7 +95,7 @@ def triton_cpu_base(host: str) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             system = os.environ.get("HEADGATE_TEST_BASE_IMAGE") or f"headgate-test/python:{_digest(_system_parts())}"
             version = importlib.metadata.version("onnxruntime")
-            context = write_base_context(Path(scratch, "base"), TEMPLATES, LOCK, system, version)
+            context = write_base_context(Path(scratch, "base"), system, version)
             key = _digest([part.read_bytes() for part in sorted(context.iterdir())])
             tag, kept = f"headgate-test/triton-cpu:{key}", CACHE / f"base-{key}.tar"
             if _has(client, tag):

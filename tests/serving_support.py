@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from app.adapters.model_repository import render_config, write_repository
+from app.packaging import render_config, write_repository
 
 ROOT = Path(__file__).resolve().parents[1]
 TRITON = ROOT / ".triton"

@@ -19,12 +19,11 @@ from docker.models.containers import Container
 
 from app.adapters.docker_engine import DockerEngine, TritonDocker
 from app.adapters.docker_engine.server import free_ports
-from app.adapters.image_context import write_release_context
-from app.adapters.model_repository import render_config, write_repository
 from app.adapters.v2_client import V2Client
 from app.domain.errors import Fault, Transient
+from app.packaging import render_config, write_docker_context, write_repository
 from app.ports import ReleaseSpec
-from tests.docker_support import TEMPLATES, docker_engine, docker_registry, triton_cpu_base
+from tests.docker_support import docker_engine, docker_registry, triton_cpu_base
 from tests.serving_support import INPUTS, MODEL, OUTPUTS, TinyModel, output, train_tiny_model
 
 NOWHERE = "unix:///nowhere/docker.sock"
@@ -63,7 +62,7 @@ def release(tiny: TinyModel, base: str, engine: DockerEngine, tmp_path_factory: 
     """A release of the tiny model with an image that was built from the real template."""
     folder = tmp_path_factory.mktemp("release")
     repository = tiny.repository(folder / "repository")
-    context = write_release_context(folder / "context", TEMPLATES, "cpu", MODEL, repository, base)
+    context = write_docker_context(folder / "context", repository, MODEL, "cpu", base)
     image = engine.build(context, "headgate/tiny-model:1", {"headgate.digest": "sha256:1"})
     return ReleaseSpec("tiny-1@0123456789ab", MODEL, repository, image)
 
@@ -224,7 +223,7 @@ def test_a_model_that_cannot_be_served_is_a_fault_that_says_why(
     broken.write_bytes(b"this is no model")
     config = render_config(MODEL, INPUTS, OUTPUTS, "cpu")
     repository = write_repository(tmp_path / "repository", MODEL, broken, config)
-    context = write_release_context(tmp_path / "context", TEMPLATES, "cpu", MODEL, repository, base)
+    context = write_docker_context(tmp_path / "context", repository, MODEL, "cpu", base)
     image = engine.build(context, "headgate/broken:1", {})
     with pytest.raises(Fault, match="ONNX Runtime cannot load the model"):
         server.start(ReleaseSpec("broken", MODEL, repository, image))
@@ -259,6 +258,10 @@ def test_an_image_is_built_once_for_its_tag_and_labels(
     assert daemon.images.get(second).labels == {"headgate.digest": "b"}
 
 
+def test_the_daemon_says_what_it_is(engine: DockerEngine, daemon: docker.DockerClient) -> None:
+    assert engine.version().endswith(str(daemon.version()["Version"]))
+
+
 def test_a_build_that_fails_says_what_it_said_last(base: str, engine: DockerEngine, tmp_path: Path) -> None:
     text = f"FROM {base}\nRUN echo the last straw && exit 3\n"
     with pytest.raises(Fault, match="the last straw") as caught:
@@ -289,6 +292,7 @@ def test_with_a_registry_the_id_is_the_digest_that_anybody_can_pull(
         lambda release, folder: TritonDocker(NOWHERE).stop(release.name),
         lambda release, folder: TritonDocker(NOWHERE).names(),
         lambda release, folder: DockerEngine(NOWHERE).build(folder, "x:1", {}),
+        lambda release, folder: DockerEngine(NOWHERE).version(),
     ],
 )
 def test_a_daemon_that_is_away_is_tried_again_later(call: Any, tmp_path: Path) -> None:

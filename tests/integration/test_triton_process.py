@@ -18,11 +18,11 @@ import numpy as np
 import psutil
 import pytest
 
-from app.adapters.model_repository import render_config, write_repository
 from app.adapters.triton_process import TritonProcess
 from app.adapters.triton_process.server import free_ports
 from app.adapters.v2_client import V2Client
 from app.domain.errors import Fault
+from app.packaging import render_config, write_repository
 from app.ports import Endpoint, ReleaseSpec
 from tests.serving_support import BACKEND, INPUTS, MODEL, OUTPUTS, ROOT, TRITON, TinyModel, output, train_tiny_model
 

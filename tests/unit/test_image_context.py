@@ -5,11 +5,9 @@ from typing import Literal
 
 import pytest
 
-from app.adapters.image_context import write_base_context, write_release_context
-from app.domain.errors import Fault
+from app.domain.errors import Fault, Rejected
+from app.packaging import ROOT, TEMPLATES, write_base_context, write_docker_context
 
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = ROOT / "image_templates"
 NGC = "nvcr.io/nvidia/tritonserver:25.07-py3"
 
 
@@ -27,8 +25,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_cpu_and_the_gpu_image_carry_the_same_model_repository(tmp_path: Path, repository: Path) -> None:
-    cpu = files(write_release_context(tmp_path / "cpu", TEMPLATES, "cpu", "m", repository, "headgate/triton-cpu:1"))
-    gpu = files(write_release_context(tmp_path / "gpu", TEMPLATES, "gpu", "m", repository, NGC))
+    cpu = files(write_docker_context(tmp_path / "cpu", repository, "m", "cpu", "headgate/triton-cpu:1"))
+    gpu = files(write_docker_context(tmp_path / "gpu", repository, "m", "gpu", NGC))
     from_cpu, from_gpu = cpu.pop("Dockerfile").decode(), gpu.pop("Dockerfile").decode()
     assert cpu == gpu
     assert {name: cpu[name] for name in cpu if name.startswith("models/")} == {
@@ -48,7 +46,7 @@ def test_a_context_is_written_afresh(tmp_path: Path, repository: Path) -> None:
     stale = tmp_path / "context" / "models" / "other" / "secret"
     stale.parent.mkdir(parents=True)
     stale.write_text("left by an earlier try")
-    context = write_release_context(tmp_path / "context", TEMPLATES, "cpu", "m", repository, "base:1")
+    context = write_docker_context(tmp_path / "context", repository, "m", "cpu", "base:1")
     assert sorted(files(context)) == ["Dockerfile", "models/m/1/model.onnx", "models/m/config.pbtxt", "serve.sh"]
 
 
@@ -60,31 +58,33 @@ def test_what_names_no_image_cannot_get_into_a_dockerfile(
     tmp_path: Path, repository: Path, image: str, instance: Literal["cpu", "gpu"]
 ) -> None:
     with pytest.raises(Fault, match="no name of an image"):
-        write_release_context(tmp_path / "context", TEMPLATES, instance, "m", repository, image)
+        write_docker_context(tmp_path / "context", repository, "m", instance, image)
     with pytest.raises(Fault, match="no name of an image"):
-        write_base_context(tmp_path / "base", TEMPLATES, ROOT / "requirements-triton.lock", image, "1.0")
+        write_base_context(tmp_path / "base", image, "1.0")
+
+
+def test_a_model_that_triton_cannot_name_gets_no_image(tmp_path: Path, repository: Path) -> None:
+    with pytest.raises(Rejected):
+        write_docker_context(tmp_path / "context", repository, '"]\nRUN id', "cpu", "base:1")
 
 
 @pytest.mark.parametrize("tag", ["25.06-py3", "24.12-py3", "23.01"])
 def test_a_triton_with_known_holes_is_refused(tmp_path: Path, repository: Path, tag: str) -> None:
     with pytest.raises(Fault, match="known vulnerabilities") as caught:
-        write_release_context(
-            tmp_path / "context", TEMPLATES, "gpu", "m", repository, f"nvcr.io/nvidia/tritonserver:{tag}"
-        )
+        write_docker_context(tmp_path / "context", repository, "m", "gpu", f"nvcr.io/nvidia/tritonserver:{tag}")
     assert "25.07" in caught.value.remedy
 
 
 @pytest.mark.parametrize("image", ["nvcr.io/nvidia/tritonserver:26.01-py3", "mirror:5000/t@sha256:" + "0" * 64])
 def test_later_ones_and_ones_named_by_digest_pass(tmp_path: Path, repository: Path, image: str) -> None:
-    context = write_release_context(tmp_path / "context", TEMPLATES, "gpu", "m", repository, image)
+    context = write_docker_context(tmp_path / "context", repository, "m", "gpu", image)
     assert f"FROM {image}\n" in (context / "Dockerfile").read_text()
 
 
 def test_the_base_names_the_runtime_that_judged_and_brings_our_backend(tmp_path: Path) -> None:
-    lock = ROOT / "requirements-triton.lock"
-    context = write_base_context(tmp_path / "base", TEMPLATES, lock, "python:3.11-slim-bookworm", "1.32.0")
-    found = files(context)
+    found = files(write_base_context(tmp_path / "base", "python:3.11-slim-bookworm", "1.32.0"))
     assert sorted(found) == ["Dockerfile", "model.py", "requirements-triton.lock"]
+    assert found["requirements-triton.lock"] == (ROOT / "requirements-triton.lock").read_bytes()
     assert found["model.py"] == (TEMPLATES / "onnxruntime_backend" / "model.py").read_bytes()
     assert b"onnxruntime==1.32.0\n" in found["Dockerfile"]
     assert b"ARG BASE_IMAGE=python:3.11-slim-bookworm\n" in found["Dockerfile"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.adapters.model_repository import check_model_name, render_config, write_repository
 from app.domain.errors import Rejected
+from app.packaging import check_model_name, render_config, write_repository
 
 INPUTS = [
     {"name": "room_type", "datatype": "BYTES", "shape": [-1, 1]},

@@ -46,6 +46,12 @@ class DockerEngine:
             image = self._existing(name, labels) or self._build(context, name, labels)
             return self._push(name) if self._registry else str(image.id)
 
+    def version(self) -> str:
+        """The daemon's own name and version; raises Transient where none answers."""
+        with translated("tell its version"):
+            said = self._daemon.client().version()
+            return f"{said.get('Platform', {}).get('Name') or 'Docker Engine'} {said['Version']}"
+
     def close(self) -> None:
         """Close the connections to the daemon."""
         self._daemon.close()
