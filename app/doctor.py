@@ -130,7 +130,7 @@ def _broker(settings: Settings) -> str:
 
 def _mlflow(settings: Settings) -> str:
     count = sum(1 for _ in wiring.registry(settings).snapshot())
-    return f"{settings.mlflow_uri}, {count} registered models"
+    return f"{settings.mlflow_address}, {count} registered models"
 
 
 def _policies(folder: Path) -> str:

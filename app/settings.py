@@ -15,7 +15,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".headgate"), description="the data folder")
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; empty: SQLite in the data folder")
     broker_url: SecretStr = Field(SecretStr(""), description="Celery broker; empty: files in the data folder")
-    mlflow_uri: str = Field("http://127.0.0.1:5000", description="MLflow's tracking server")
+    mlflow_uri: str = Field("", description="MLflow's tracking server; empty: the one that `headgate up` starts")
     mlflow_port: int = Field(5000, description="the port of the local MLflow server that `headgate up` starts")
     mlflow_username: str = Field("", description="basic authentication at MLflow")
     mlflow_password: SecretStr = Field(SecretStr(""), description="basic authentication at MLflow")
@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL, with the default filled in."""
         return self.database_url.get_secret_value() or f"sqlite:///{self.home.resolve() / 'headgate.db'}"
+
+    @property
+    def mlflow_address(self) -> str:
+        """MLflow's address, with the default filled in."""
+        return self.mlflow_uri or f"http://127.0.0.1:{self.mlflow_port}"
 
     @property
     def router_folder(self) -> Path:

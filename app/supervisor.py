@@ -34,8 +34,9 @@ class Program:
 class Supervisor:
     """Owns child processes; their output goes to `<logs>/<name>.log`."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called whenever a program got a new process id after all had been started."""
+        self._logs, self._changed = logs, changed
         self._logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -109,6 +110,7 @@ class Supervisor:
         if len(deaths) > MAX_DEATHS:
             raise Fault(f"{program.name} died {len(deaths)} times within a minute.", self._tail(program.name))
         self.start(program)
+        self._changed()
 
     def _tail(self, name: str) -> str:
         text = (self._logs / f"{name}.log").read_text(errors="replace")

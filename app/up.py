@@ -45,21 +45,22 @@ def main() -> int:
 
 
 def _run(stopping: list[int]) -> None:
-    own_mlflow = "HEADGATE_MLFLOW_URI" not in os.environ
     settings = Settings()
-    if own_mlflow:
-        settings.mlflow_uri = f"http://127.0.0.1:{settings.mlflow_port}"
-        os.environ["HEADGATE_MLFLOW_URI"] = settings.mlflow_uri
+    own_mlflow = not settings.mlflow_uri
     home = wiring.prepare_home(settings)
     os.environ["HEADGATE_HOME"] = str(home)
     _check_ports(settings, own_mlflow)
     upgrade(settings.database)
-    supervisor = Supervisor(home / "logs")
     ready = home / "up.json"
+
+    def announce() -> None:
+        _announce(ready, settings, supervisor)
+
+    supervisor = Supervisor(home / "logs", announce)
     ready.unlink(missing_ok=True)
     try:
         _start(supervisor, settings, home, own_mlflow)
-        _announce(ready, settings, supervisor)
+        print(json.dumps(_announce(ready, settings, supervisor)), flush=True)
         supervisor.watch(lambda: bool(stopping))
     finally:
         ready.unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def _mlflow(settings: Settings, home: Path) -> Program:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    return Program("mlflow", command, environment, _answers(f"{settings.mlflow_uri}/health"))
+    return Program("mlflow", command, environment, _answers(f"{settings.mlflow_address}/health"))
 
 
 def _router(settings: Settings) -> Program:
@@ -125,18 +126,18 @@ def _clock() -> Program:
     return Program("clock", [sys.executable, "-m", "celery", "-A", "workers.celery_app", "beat", "--pidfile="])
 
 
-def _announce(file: Path, settings: Settings, supervisor: Supervisor) -> None:
+def _announce(file: Path, settings: Settings, supervisor: Supervisor) -> dict[str, object]:
+    """Write where everything is to up.json, and return the addresses."""
     router = wiring.router(settings)
-    found = {
+    addresses: dict[str, object] = {
         "api": settings.public_url,
-        "mlflow": settings.mlflow_uri,
+        "mlflow": settings.mlflow_address,
         "router": {environment: router.address(environment) for environment in settings.router_ports},
-        "pids": {"up": os.getpid(), **supervisor.pids()},
     }
     draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(found, indent=2) + "\n")
+    draft.write_text(json.dumps({**addresses, "pids": {"up": os.getpid(), **supervisor.pids()}}, indent=2) + "\n")
     draft.replace(file)
-    print(json.dumps({key: found[key] for key in ("api", "mlflow", "router")}), flush=True)
+    return addresses
 
 
 def _stop_releases(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def celery(settings: Settings) -> Celery:
 def registry(settings: Settings) -> MlflowRegistry:
     """The registry at MLflow."""
     password = settings.mlflow_password.get_secret_value()
-    return MlflowRegistry(settings.mlflow_uri, username=settings.mlflow_username or None, password=password or None)
+    return MlflowRegistry(settings.mlflow_address, username=settings.mlflow_username or None, password=password or None)
 
 
 def core(settings: Settings, queue: Queue | None = None) -> Core:

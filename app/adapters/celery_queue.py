@@ -64,6 +64,8 @@ def make_app(broker_url: str, folder: str) -> Celery:
             "data_folder_in": f"{folder}/messages",
             "data_folder_out": f"{folder}/messages",
             "control_folder": f"{folder}/control",
+            # Looking into a folder costs little; the default of a second would be most of a short step's time.
+            "polling_interval": 0.2,
         }
     app.conf.update(
         broker_url=broker_url or "filesystem://",

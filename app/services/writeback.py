@@ -24,17 +24,20 @@ MAX_TAG = 1000
 def announce(session: Session, row: Promotion, url: str) -> None:
     """A promotion was opened: the version carries its address from now on."""
     _tag(session, row, "headgate.promotion", url)
-    _tag(session, row, "headgate.status", State.REQUESTED.label)
     _tag(session, row, "headgate.reason", "")
+    _tag(session, row, "headgate.status", State.REQUESTED.label)
 
 
 def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> None:
-    """A promotion has entered `state`: status and reason on the version; at the end the request is taken away."""
-    _tag(session, row, "headgate.status", state.label)
+    """A promotion has entered `state`: status and reason on the version; at the end the request is taken away.
+
+    The status comes last: whoever sees it finds what explains it already there.
+    """
     if reason:
         _tag(session, row, "headgate.reason", reason)
     if state is State.APPROVAL and row.digest:
         _tag(session, row, "headgate.digest", row.digest)
+    _tag(session, row, "headgate.status", state.label)
     if state is State.LIVE:
         _tell_live(session, row, policy)
     if state in ENDED:

@@ -4,22 +4,28 @@ It ends by itself, prints each step as it happens, writes summary.json, and exit
 """
 
 import argparse
+import contextlib
+import io
 import json
+import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from examples.airbnb import data
+from examples.airbnb.models import Kind
 from examples.airbnb.stage import STEP_SECONDS, Person, Stage, fresh, signed, wait
 from examples.airbnb.traffic import Tally, Traffic
-from examples.airbnb.train import train, write_holdout
+from examples.airbnb.train import Trained, train, write_holdout
 
 MODEL = "airbnb-price"
 POLICY = Path(__file__).with_name("policy.yaml")
@@ -113,7 +119,7 @@ def replacement(story: Story) -> None:
     story.traffic.take()
     story.approve(waiting)
     story.follow(promotion, "LIVE", "ROLLED_BACK", "FAILED", weight=50)
-    story.say(f"(f) kill -9 for worker {story.stage.kill_worker()}, in the middle of the rollout", style="bold")
+    story.say(f"(f) kill -9 for worker {story.stage.kill('worker-1')}, in the middle of the rollout", style="bold")
     found = story.follow(promotion, "LIVE", "ROLLED_BACK", "FAILED")
     time.sleep(2)
     story.record(found)
@@ -238,7 +244,14 @@ def table(summary: dict[str, Any]) -> None:
     out.print(drawn)
 
 
-def play(source: Path | None, home: Path) -> bool:
+def _train(rows: pd.DataFrame, kind: Kind, stage: Stage, source: str) -> Trained:
+    """Train quietly: MLflow's chatter would drown the story."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return train(rows, kind, stage.mlflow_uri, MODEL, source)
+
+
+def play(source: Path | None, home: Path, settings: Mapping[str, str] | None = None) -> bool:
     """Set the stage, tell the story, write the summary; True if all of it came true."""
     begun = time.monotonic()
     fresh(home)
@@ -249,13 +262,14 @@ def play(source: Path | None, home: Path) -> bool:
     write_holdout(rows, holdout)
     (policies / f"{MODEL}.yaml").write_text(POLICY.read_text().replace('uri: "holdout.csv"', f'uri: "{holdout}"'))
     out.print(f"starting MLflow, API, workers, clock and HAProxy below {home} ...")
-    with Stage(home, policies) as stage:
+    with Stage(home, policies, settings) as stage:
         listings = data.split(rows)[1]
         traffic = Traffic(stage.router, MODEL, listings)
         summary: dict[str, Any] = {"rows": len(rows), "promotions": [], "parity": {}}
         story = Story(stage, stage.person("rita", "reviewer"), traffic, summary, begun=begun)
-        for kind in ("linear", "forest", "shuffled", "strict"):
-            trained = train(rows, kind, stage.mlflow_uri, MODEL, str(source or "synthetic"))
+        kinds: tuple[Kind, ...] = ("linear", "forest", "shuffled", "strict")
+        for kind in kinds:
+            trained = _train(rows, kind, stage, str(source or "synthetic"))
             story.say(f"data scientist: trained {kind}, version {trained.version}, rmse {trained.metrics['rmse']:.3f}")
         try:
             first_release(story)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +24,42 @@ STEP_SECONDS = 180.0
 
 
 class Stage:
-    """A running `headgate up` on free ports below `home`; use it as a context manager."""
+    """A running `headgate up` on free ports below `home`; use it as a context manager. `settings` are HEADGATE_*
+    variables on top of its own."""
 
-    def __init__(self, home: Path, policies: Path) -> None:
+    def __init__(self, home: Path, policies: Path, settings: Mapping[str, str] | None = None) -> None:
         self.home = home
         ports = _free_ports(6)
         api = f"http://127.0.0.1:{ports[0]}"
         own = {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")}
-        self._environment = own | {
+        self.environment = own | {
             "HEADGATE_HOME": str(home),
             "HEADGATE_PUBLIC_URL": api,
             "HEADGATE_ROUTER_LEASE": f"127.0.0.1:{ports[0]}",
             "HEADGATE_MLFLOW_PORT": str(ports[1]),
             "HEADGATE_ROUTER_PORTS": json.dumps({"staging": ports[2:4], "production": ports[4:6]}),
             "HEADGATE_POLICY_DIR": str(policies),
+            **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._people: list[Person] = []
 
     def __enter__(self) -> "Stage":
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "up.log").open("ab") as log:
             command = [sys.executable, "-m", "app.up"]
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self._wait_until_up()
         self.found: dict[str, Any] = json.loads((self.home / "up.json").read_text())
         self.mlflow_uri: str = self.found["mlflow"]
         self.router: str = self.found["router"]["production"]
         self.mlflow = MlflowClient(self.mlflow_uri)
-        self.admin = Person(self.found["api"], (self.home / "admin.token").read_text().strip())
+        self.admin = self._known((self.home / "admin.token").read_text().strip())
         return self
 
     def __exit__(self, *_: object) -> None:
+        for person in self._people:
+            person.http.close()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -65,16 +70,24 @@ class Stage:
 
     def person(self, name: str, role: str) -> "Person":
         """A principal with a token of its own."""
-        return Person(self.found["api"], self.admin.post("/api/v1/tokens", {"name": name, "role": role})["token"])
+        return self._known(self.admin.post("/api/v1/tokens", {"name": name, "role": role})["token"])
+
+    def _known(self, token: str) -> "Person":
+        self._people.append(Person(self.found["api"], token))
+        return self._people[-1]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The `headgate` command, as a person would call it in this installation."""
         command = [sys.executable, "-c", "from app.cli import main; main()", *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
 
-    def kill_worker(self) -> int:
-        """kill -9 for one of the workers; returns its process id."""
-        pid = int(json.loads((self.home / "up.json").read_text())["pids"]["worker-1"])
+    def pid(self, program: str) -> int:
+        """The process id of one of the programs as it runs now."""
+        return int(json.loads((self.home / "up.json").read_text())["pids"][program])
+
+    def kill(self, program: str) -> int:
+        """kill -9 for one of the programs; returns the process id that it had."""
+        pid = self.pid(program)
         os.kill(pid, signal.SIGKILL)
         return pid
 
