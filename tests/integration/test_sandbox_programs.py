@@ -25,8 +25,8 @@ PROGRAMS = Path(__file__).parents[2] / "workers" / "sandbox"
 REAL_ROWS = Path(__file__).parents[3] / "shared" / "data" / "AB_NYC_2019.csv.gz"
 ROWS = {"file": "rows", "label": data.LABEL, "count": 5000, "seed": 20240229}
 
-# MLflow 3.17 compares a data frame's columns with a range, which pandas 3 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
+# MLflow 3.17 uses what pandas 4 will change.
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 
 Versions = Callable[[Kind], Path]
 Runner = Callable[..., Mapping[str, Any]]
