@@ -42,6 +42,12 @@ def report(figure: str) -> None:
     sys.stdout.write(f"\n    {figure}\n")
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> float:
     """Wait until it holds and return how many seconds that took; the limit only ends a test that fails anyway."""
     start = time.monotonic()
@@ -138,6 +144,7 @@ class Rig:
         self.routes: dict[tuple[str, str], Route] = {}
         self._log = (folder / "haproxy.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
+        self._others: list[subprocess.Popen[bytes]] = []
 
     def start(self, *routes: Route) -> None:
         self.routes = {(route.model, route.environment): route for route in routes}
@@ -162,8 +169,22 @@ class Rig:
             self._process.wait()
             self._process = None
 
+    def spawn(self, command: list[str], port: int) -> subprocess.Popen[bytes]:
+        """Another process for as long as the rig, once it listens on that port."""
+        process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._others.append(process)
+        eventually(lambda: listens(port))
+        return process
+
+    def spawn_upstream(self, name: str, port: int, delay: float = 0.0) -> subprocess.Popen[bytes]:
+        """An upstream in a process of its own."""
+        return self.spawn([sys.executable, "-m", "tests.haproxy_support", name, str(port), str(delay)], port)
+
     def stop(self) -> None:
         self.halt()
+        for process in self._others:
+            process.kill()
+            process.wait()
         self._log.close()
         for upstream in (self.lease, self.one, self.two):
             upstream.stop()
@@ -263,17 +284,6 @@ class Load:
         connection.close()
 
 
-def run_upstream(name: str, port: int, delay: float = 0.0) -> subprocess.Popen[bytes]:
-    """The same upstream in a process of its own, once it answers."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.haproxy_support", name, str(port), str(delay)])
-    eventually(lambda: _listens(port))
-    return process
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 if __name__ == "__main__":
     Upstream(sys.argv[1], int(sys.argv[2])).delay = float(sys.argv[3])
+    threading.Event().wait()

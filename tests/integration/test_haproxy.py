@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.errors import Fault, Transient
 from app.ports import Route, RouteStatus
-from tests.haproxy_support import ENVIRONMENT, INFER, MODEL, TOKEN, Load, Rig, ask, eventually, report, run_upstream
+from tests.haproxy_support import ENVIRONMENT, INFER, MODEL, TOKEN, Load, Rig, ask, eventually, report
 
 
 @pytest.fixture
@@ -103,15 +103,13 @@ def test_without_its_lease_the_canary_gets_nothing_and_stable_all(rig: Rig, weig
 def test_a_controller_that_hangs_is_a_dead_one(rig: Rig) -> None:
     rig.start(stable_only(rig))
     rig.lease.stop()
-    controller = run_upstream("lease", rig.lease.port)
+    controller = rig.spawn_upstream("lease", rig.lease.port)
     rig.split(50)
     eventually(lambda: rig.up("canary"))
     controller.send_signal(signal.SIGSTOP)
     took = eventually(lambda: not rig.up("canary"))
     report(f"the controller hung: canary down after {took:.2f} s")
     assert rig.up("stable") and set(keyed(rig, 50).values()) == {"1"}
-    controller.kill()
-    controller.wait()
 
 
 def test_a_canary_gets_no_request_before_the_lease_was_asked(rig: Rig) -> None:

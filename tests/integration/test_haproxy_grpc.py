@@ -2,7 +2,6 @@
 gRPC client, so that the test needs no gRPC library: a unary call is one POST with a framed protobuf message."""
 
 import http.client
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,14 +45,9 @@ class GrpcRig(Rig):
         self.ports = dict(zip(("one", "two", "client"), free_ports(3), strict=True))
         config = folder / "players.cfg"
         config.write_text(PLAYERS.format(**self.ports, router=self.layout.environments[ENVIRONMENT][1]))
-        self.players = subprocess.Popen(["haproxy", "-db", "-f", str(config)])
+        self.spawn(["haproxy", "-db", "-f", str(config)], self.ports["client"])
         stable = self.one.server(self.ports["one"])
         self.start(*(Route(name, ENVIRONMENT, stable) for name in (MODEL, LONG)))
-
-    def stop(self) -> None:
-        self.players.terminate()
-        self.players.wait()
-        super().stop()
 
     def share(self, weight: int) -> None:
         servers = self.one.server(self.ports["one"]), self.two.server(self.ports["two"])

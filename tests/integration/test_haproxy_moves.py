@@ -10,7 +10,7 @@ import pytest
 from app.adapters.haproxy import HAProxyRouter
 from app.domain.errors import Transient
 from app.ports import Endpoint, Route, Server
-from tests.haproxy_support import ENVIRONMENT, MODEL, Load, Rig, Upstream, eventually, report, run_upstream
+from tests.haproxy_support import ENVIRONMENT, MODEL, Load, Rig, Upstream, eventually, report
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_killed_canary_costs_its_callers_little(rig: Rig) -> None:
     port = rig.two.port
     rig.two.stop()
     # With a delay there are always requests in its hands when it dies.
-    victim = run_upstream("2", port, delay=0.02)
+    victim = rig.spawn_upstream("2", port, delay=0.02)
     with load(rig) as calls:
         rig.split(50)
         calls.more()
