@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 import yaml
@@ -20,6 +19,7 @@ from app.domain.errors import Rejected
 from app.ports import SandboxJob
 from examples.airbnb import data
 from examples.airbnb.models import Kind, build
+from workers.sandbox.runner import Runner as ModelRunner
 
 PROGRAMS = Path(__file__).parents[2] / "workers" / "sandbox"
 REAL_ROWS = Path(__file__).parents[3] / "shared" / "data" / "AB_NYC_2019.csv.gz"
@@ -97,15 +97,13 @@ def _request(**options: Any) -> dict[str, Any]:
 
 def _served(output: Path, borough: str | None = None) -> Any:
     """ONNX Runtime's answers to the V2 rows that the conversion left, with another borough where asked."""
-    session = onnxruntime.InferenceSession(output / "model.onnx", providers=["CPUExecutionProvider"])
     rows = json.loads((output / "rows.json").read_text())
-    feed = {}
+    table = {}
     for tensor in rows["inputs"]:
-        values = np.array(tensor["data"], dtype=object if tensor["datatype"] == "BYTES" else np.float32)
-        if tensor["name"] == "neighbourhood_group" and borough:
-            values[:] = borough
-        feed[tensor["name"]] = values.reshape(tensor["shape"])
-    return session.run(None, feed)[0].ravel(), rows["outputs"][0]["data"]
+        table[tensor["name"]] = np.array(tensor["data"], dtype=object if tensor["datatype"] == "BYTES" else np.float32)
+    if borough:
+        table["neighbourhood_group"][:] = borough
+    return ModelRunner((output / "model.onnx").read_bytes()).run(table)[0].ravel(), rows["outputs"][0]["data"]
 
 
 def test_the_first_version_converts_plainly(run: Runner, versions: Versions, holdout: Path) -> None:

@@ -14,7 +14,10 @@ from typing import Any
 NEEDED = ("numpy", "pandas", "sklearn", "onnx", "onnxruntime", "skl2onnx", "skops", "cloudpickle", "modelscan", "yaml")
 _TIMEOUT = 1.0
 _CLONE_NEWUSER = 0x10000000
-_OWN_ENVIRONMENT = {"HOME", "TMPDIR", "PWD", "LC_ALL", "LC_CTYPE", "PYTHONHASHSEED"}
+_OWN_ENVIRONMENT = {
+    *("HOME", "TMPDIR", "PWD", "LC_ALL", "LC_CTYPE", "PYTHONHASHSEED", "ORT_DISABLE_TELEMETRY", "OMP_NUM_THREADS"),
+    *("OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "MALLOC_ARENA_MAX", "JOBLIB_MULTIPROCESSING"),
+}
 
 Request = dict[str, Any]
 

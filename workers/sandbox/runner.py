@@ -1,13 +1,17 @@
 """Running ONNX models in ONNX Runtime, and what they say of their own inputs and outputs."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from .refusal import Refused
 from .tensors import Array, Column, Matrix, Signature, Table, kind_of_onnx
+
+# From 1.32 on it starts a thread when imported that reports to its maker, also on Linux.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 
 class Runner:
@@ -15,7 +19,6 @@ class Runner:
 
     def __init__(self, model: bytes) -> None:
         """Raises whatever ONNX Runtime says of a model that it cannot load."""
-        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

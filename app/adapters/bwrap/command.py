@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": str(THREADS),
     "LOKY_MAX_CPU_COUNT": str(THREADS),
     "MALLOC_ARENA_MAX": "2",
+    "ORT_DISABLE_TELEMETRY": "1",
     # Its semaphores need a writable /dev/shm, and no process can be started here anyway.
     "JOBLIB_MULTIPROCESSING": "0",
 }
