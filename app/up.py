@@ -142,7 +142,7 @@ def _announce(file: Path, settings: Settings, supervisor: Supervisor) -> dict[st
 
 def _stop_releases(settings: Settings) -> None:
     """Servers of releases outlive their workers on purpose; the end of all of it is their end, too."""
-    server = wiring.triton(settings)
+    server = wiring.server(settings)
     for name in server.names():
         server.stop(name)
 

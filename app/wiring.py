@@ -19,7 +19,7 @@ from app.adapters.v2_client import V2Client
 from app.db.session import Database
 from app.parts import Core, Plant
 from app.policy_files import PolicyFolder
-from app.ports import Queue
+from app.ports import ModelServer, Queue
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +83,11 @@ def sandbox() -> BwrapSandbox:
 def docker_ping(settings: Settings) -> str:
     """The Docker Engine's own name and version; raises where none answers."""
     return DockerEngine(settings.docker_host).version()
+
+
+def server(settings: Settings) -> ModelServer:
+    """The server of the target that the settings name."""
+    return TritonDocker(settings.docker_host) if settings.target == "docker" else triton(settings)
 
 
 def plant(settings: Settings) -> Plant:

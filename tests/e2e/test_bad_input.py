@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pytest
-from mlflow.models import infer_signature
 from mlflow.pyfunc import PythonModel
-from sklearn.linear_model import LinearRegression
 
 from examples.airbnb.stage import Person, Stage, wait
+from tests.e2e.models import register
 
 pytestmark = pytest.mark.database
-X = np.arange(12, dtype=np.float32).reshape(6, 2)
-Y = X @ np.array([1.0, 2.0], dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +30,6 @@ def stage(backing: Callable[[], dict[str, str]], tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def person(stage: Stage) -> Person:
     return stage.person("rita", "reviewer")
-
-
-def register(name: str, signature: bool = True) -> None:
-    """A small linear model, as a data scientist would log it."""
-    model = LinearRegression().fit(X, Y)
-    with mlflow.start_run():
-        mlflow.sklearn.log_model(
-            model,
-            name="model",
-            registered_model_name=name,
-            signature=infer_signature(X, Y) if signature else None,
-            input_example=X if signature else None,
-            pip_requirements=["scikit-learn"],
-        )
 
 
 def ended(stage: Stage, person: Person, name: str, *states: str) -> dict[str, Any]:
@@ -74,7 +56,7 @@ def tagged(stage: Stage, name: str, status: str) -> str:
 
 def test_a_model_without_a_signature_is_told_how_to_log_one(stage: Stage, person: Person) -> None:
     # Given a model logged without a signature, when it is asked for,
-    register("no-signature", signature=False)
+    register(stage.mlflow_uri, "no-signature", signature=False)
     found = ended(stage, person, "no-signature", "REJECTED", "FAILED", "LIVE")
     # then it is rejected with the remedy, for the reviewer and in MLflow.
     assert found["state"] == "REJECTED"
@@ -104,7 +86,7 @@ def test_an_unsupported_flavor_is_named(stage: Stage, person: Person) -> None:
 
 def test_missing_artifacts_are_told(stage: Stage, person: Person) -> None:
     # Given a version whose files have been deleted behind MLflow's back,
-    register("no-artifacts")
+    register(stage.mlflow_uri, "no-artifacts")
     version = stage.mlflow.get_model_version("no-artifacts", "1")
     folder = next((stage.home / "mlflow" / "artifacts").rglob(f"{version.source.rpartition('/')[2]}"))
     shutil.rmtree(folder)
@@ -117,7 +99,7 @@ def test_a_malformed_policy_names_the_line_and_retry_helps(stage: Stage, person:
     policies = Path(stage.home).parent / "policies"
     policy = policies / "odd-policy.yaml"
     policy.write_text("model: odd-policy\nenvironments:\n  staging:\n    aprovals: {required: 0}\n")
-    register("odd-policy")
+    register(stage.mlflow_uri, "odd-policy")
     found = ended(stage, person, "odd-policy", "FAILED", "REJECTED", "LIVE")
     assert found["state"] == "FAILED"
     assert "line 4" in found["reason"] and "aprovals" in found["reason"]
@@ -141,7 +123,7 @@ def test_unknown_names_are_answered_at_once(stage: Stage) -> None:
 
 def test_mlflow_down_is_waited_out(stage: Stage, person: Person) -> None:
     # Given a promotion that was asked for, when MLflow is killed and comes back,
-    register("patient")
+    register(stage.mlflow_uri, "patient")
     stage.mlflow.set_registered_model_alias("patient", "to-staging", "1")
     stage.kill("mlflow")
     # then it goes on by itself (the supervisor starts MLflow again).
@@ -150,13 +132,13 @@ def test_mlflow_down_is_waited_out(stage: Stage, person: Person) -> None:
 
 
 def test_waiting_tells_how_it_ended_by_its_exit_code(stage: Stage) -> None:
-    register("by-command")
+    register(stage.mlflow_uri, "by-command")
     gone_live = stage.run("promote", "by-command", "1", "--to", "staging", "--wait", "--timeout", "120", "--json")
     assert gone_live.returncode == 0, gone_live.stderr
     assert json.loads(gone_live.stdout)["state"] == "LIVE"
-    register("refused", signature=False)
+    register(stage.mlflow_uri, "refused", signature=False)
     assert stage.run("promote", "refused", "1", "--to", "staging", "--wait", "--timeout", "120").returncode == 10
-    register("slow")
+    register(stage.mlflow_uri, "slow")
     waiting = stage.run("promote", "slow", "1", "--to", "production", "--wait", "--timeout", "1")
     assert waiting.returncode == 16
     number = json.loads(stage.run("status", "--model", "slow", "--json").stdout)["items"][0]["id"]
@@ -194,9 +176,7 @@ def test_a_server_that_does_not_start_fails_with_its_own_words(
     settings = {**backing(), "HEADGATE_TRITON_DIR": str(tmp_path / "nothing")}
     (tmp_path / "policies").mkdir()
     with Stage(tmp_path / "up", tmp_path / "policies", settings) as running:
-        mlflow.set_tracking_uri(running.mlflow_uri)
-        mlflow.set_experiment("no-triton")
-        register("unserved")
+        register(running.mlflow_uri, "unserved")
         # when a model is asked for, then it fails within a minute, and says what to do.
         begin = time.monotonic()
         found = ended(running, running.admin, "unserved", "FAILED", "LIVE", "REJECTED")

@@ -1,12 +1,12 @@
 """BUILD: a Triton model repository, and for target docker an image around it; both named by their content."""
 
+import re
 import shutil
 from pathlib import Path
 
-from app.packaging import render_config, write_docker_context, write_repository
-
 from app.domain.digests import digest_bytes, digest_json, short
 from app.domain.promotion import Done, Outcome, State
+from app.packaging import render_config, write_docker_context, write_repository
 from workers.context import Context
 
 
@@ -42,7 +42,8 @@ def _name(context: Context, repository: str, kind: str) -> str:
     # keeps a later try from adopting what an earlier one made of other content.
     content = digest_json({"repository": repository, "kind": kind})
     readable = f"{context.model}-{context.environment}-v{context.version}".lower()
-    return f"headgate-{readable[:80]}-p{context.promotion_id}-{short(content)}"
+    readable = re.sub(r"[._-]+", "-", readable)[:80].strip("-")  # Docker takes no two separators side by side
+    return f"headgate-{readable}-p{context.promotion_id}-{short(content)}"
 
 
 def _image(context: Context, repository: Path, name: str) -> str:
