@@ -73,7 +73,9 @@ def prepare(home: Path, triton: Path, backend: Path, python: Path) -> Runtime:
     stub = server / "python_backend_stubs" / facts["version"] / "triton_python_backend_stub"
     if not stub.is_file():
         raise Fault(f"Triton has no stub for Python {facts['version']}.", "Run Headgate with Python 3.11 or 3.12.")
-    backends = _backend_folder(home, [*sorted((server / "backends" / "python").iterdir()), stub], backend)
+    # pip, other than uv, leaves a folder of compiled files among the backend's own.
+    parts = sorted(part for part in (server / "backends" / "python").iterdir() if part.is_file())
+    backends = _backend_folder(home, [*parts, stub], backend)
     return Runtime(program, backends, _environment(triton, facts))
 
 
