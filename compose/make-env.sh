@@ -26,6 +26,8 @@ draft=$(mktemp .env.XXXXXX)
 trap 'rm -f "$draft"' EXIT
 {
     echo "# Secrets of this stack, made by make-env.sh. Whoever reads this file owns the stack."
+    # The folder's name would be a poor one.
+    echo "COMPOSE_PROJECT_NAME=headgate"
     for name in POSTGRES_PASSWORD HEADGATE_DB_PASSWORD MLFLOW_DB_PASSWORD REDIS_PASSWORD MINIO_PASSWORD \
         WEBHOOK_SECRET VARIANT_TOKEN; do
         echo "$name=$(make_secret)"

@@ -8,7 +8,7 @@ make_database() {
 \getenv owner OWNER
 \getenv password OWNER_PASSWORD
 CREATE ROLE :"owner" LOGIN PASSWORD :'password';
-CREATE DATABASE :"owner" OWNER :"owner";
+CREATE DATABASE :"owner" OWNER :"owner" ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE :"owner" FROM PUBLIC;
 SQL
 }
