@@ -5,10 +5,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup demo up test unit check format bench lock
+.PHONY: help setup demo up test unit check format bench triton-image lock
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: ## system packages for the demo, Python packages, Triton
 	@bash ci/install-system.sh demo
@@ -23,8 +23,8 @@ up: setup ## every process of a one-machine installation, until Ctrl-C
 test: ## every test: units, real services, stories; on SQLite and on PostgreSQL
 	@bash ci/install-system.sh test
 	@bash ci/setup-venv.sh
-	$(PY) -m pytest -q tests/unit tests/integration tests/e2e
-	$(PY) -m pytest -q --database postgresql tests/unit/test_engine.py tests/integration tests/e2e -m database
+	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q --database postgresql -m database tests
 
 unit: setup ## only the quick tests
 	$(PY) -m pytest -q tests/unit
@@ -42,6 +42,9 @@ format: ## write the format and the safe fixes
 
 bench: setup ## figures, as ratios measured side by side in one run
 	$(PY) -m ci.bench
+
+triton-image: setup ## the base image of releases on the CPU, for target docker
+	@$(PY) -m app.triton_image
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --group dev \

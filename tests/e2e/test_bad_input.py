@@ -14,8 +14,6 @@ from mlflow.pyfunc import PythonModel
 from examples.airbnb.stage import Person, Stage, wait
 from tests.e2e.models import register
 
-pytestmark = pytest.mark.database
-
 
 @pytest.fixture(scope="module")
 def stage(backing: Callable[[], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:

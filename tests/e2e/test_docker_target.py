@@ -13,7 +13,6 @@ from tests.docker_support import docker_engine, triton_cpu_base
 from tests.e2e.models import register
 
 
-@pytest.mark.database
 def test_a_release_goes_live_as_a_container(backing: Callable[[], dict[str, str]], tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "policies").mkdir()

@@ -10,7 +10,6 @@ import pytest
 from examples.airbnb.stage import Stage, wait
 from tests.e2e.models import register
 
-pytestmark = pytest.mark.database
 MODEL = "mortal"
 POLICY = f"""\
 model: {MODEL}
