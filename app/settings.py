@@ -43,7 +43,6 @@ class Settings(BaseSettings):
         default={"staging": (9080, 9081), "production": (9090, 9091)},
         description="by environment the HTTP and the gRPC port",
     )
-    router_host: str = Field("127.0.0.1", description="where clients reach HAProxy")
     router_lease: str = Field("127.0.0.1:8080", description="where HAProxy asks whether the controller is alive")
     router_variant_token: SecretStr = Field(
         SecretStr(""), description="who knows it may ask for one variant; empty: nobody may"
