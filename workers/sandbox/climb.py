@@ -12,7 +12,7 @@ from .onnx_check import check
 from .parity import Comparison, compare
 from .refusal import Refused
 from .rows import Rows
-from .runner import Runner, as_rows
+from .runner import Runner
 from .tensors import Array, Signature
 
 
@@ -81,7 +81,7 @@ def _attempts(
 def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], tolerance: Tolerance) -> Tried:
     check(onnx.load_from_string(model))
     runner = Runner(model)
-    outputs = as_rows(runner.run(rows.table))
+    outputs = runner.run(rows.table)
     comparison = compare(answers, outputs, tolerance.rtol, tolerance.atol)
     agrees = comparison.wrong_rows <= tolerance.max_wrong_rows
     report = {**_titles(rung), "status": "agrees" if agrees else "differs", **measured(comparison)}

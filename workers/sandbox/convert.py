@@ -16,7 +16,6 @@ from . import climb, measure, metrics, onnx_check
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
-from .runner import as_rows
 from .tensors import Array, Signature, v2_tensor
 
 SERVED_ROWS = 500
@@ -61,10 +60,10 @@ def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -
     data = card.file.read_bytes()
     onnx_check.check(onnx_check.parse(data))
     runner = onnx_check.load(data)
-    signature = runner.signature()
-    rows = _rows(card, signature, request, inputs)
-    answers = as_rows(runner.run(rows.table))
-    comparison = compare(answers, as_rows(runner.run(rows.table)), request["rtol"], request["atol"])
+    runner.describe()  # Refuses outputs that no V2 answer can carry, before they are looked at.
+    rows = _rows(card, runner.signature(), request, inputs)
+    answers = runner.answers(rows.table)
+    comparison = compare(answers, runner.answers(rows.table), request["rtol"], request["atol"])
     rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison)}
     chosen = climb.Chosen("as-is", data, runner, answers, comparison)
     native = "ONNX Runtime: the model is ONNX already, so there is nothing else to compare it with"
@@ -108,20 +107,20 @@ def _write_rows(file: Path, described: dict[str, Any], rows: Rows, answers: Sequ
         if values.dtype.kind == "f":
             finite &= np.isfinite(values).reshape(rows.count, -1).all(axis=1)
     picked = np.flatnonzero(finite)[:SERVED_ROWS]
-    tensors = []
-    for tensor in described["inputs"]:
-        values = rows.table[tensor["name"]][picked]
-        flat = len(tensor["shape"]) == 1 or values.ndim == 2
-        tensors.append(v2_tensor(tensor["name"], tensor["datatype"], values if flat else values.reshape(-1, 1)))
-    outputs = [
-        v2_tensor(
-            tensor["name"],
-            tensor["datatype"],
-            values[picked].reshape(-1) if len(tensor["shape"]) == 1 else values[picked],
-        )
-        for tensor, values in zip(described["outputs"], answers, strict=True)
-    ]
-    file.write_text(json.dumps({"inputs": tensors, "outputs": outputs}, allow_nan=False))
+    tensors = {
+        "inputs": [_v2(tensor, rows.table[tensor["name"]][picked]) for tensor in described["inputs"]],
+        "outputs": [_v2(tensor, values[picked]) for tensor, values in zip(described["outputs"], answers, strict=True)],
+    }
+    file.write_text(json.dumps(tensors, allow_nan=False))
+
+
+def _v2(tensor: dict[str, Any], values: Array) -> dict[str, Any]:
+    """Values in the rank that the model gives or takes them in."""
+    if len(tensor["shape"]) == 1:
+        values = values.reshape(len(values))
+    elif values.ndim == 1:
+        values = values[:, np.newaxis]
+    return v2_tensor(tensor["name"], tensor["datatype"], values)
 
 
 def _write_pairs(file: Path, described: dict[str, Any], answers: Sequence[Array], outputs: Sequence[Array]) -> None:

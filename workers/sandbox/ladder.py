@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 
 from .native import Native
-from .tensors import KINDS, Column, Matrix, Signature
+from .surgery import GATHERED, restore_inputs
+from .tensors import Column, Matrix, Signature
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,53 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
 
     Raises whatever skl2onnx raises where it cannot convert the model in this way.
     """
-    from skl2onnx import convert_sklearn
     from sklearn.preprocessing import StandardScaler
 
     estimator = _with_cast(native.estimator) if rung.cast else native.estimator
     options: dict[Any, Any] = {StandardScaler: {"div": rung.division}} if rung.division else {}
     if native.is_classifier:
         options[id(_last(estimator))] = _classifier_options(_last(estimator))
-    logging.getLogger("skl2onnx").setLevel(logging.ERROR)
-    with _whole_numbers_only():
-        model = convert_sklearn(estimator, name, _initial_types(signature, rung), options=options)
+    model = _skl2onnx(estimator, name, signature, rung, options)
     if native.is_classifier and not native.has_probabilities:
         del model.graph.output[1:]
-    _restore_types(model.graph, signature, rung)
+    columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
+    restore_inputs(model.graph, columns, rung.arithmetic)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def _initial_types(signature: Signature, rung: Rung) -> list[tuple[str, Any]]:
+def _skl2onnx(estimator: Any, name: str, signature: Signature, rung: Rung, options: dict[Any, Any]) -> onnx.ModelProto:
+    """Convert column by column, which a ColumnTransformer needs; else on all columns side by side, as the rest does."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.utils import InvalidInputLengthException
+
+    logging.getLogger("skl2onnx").setLevel(logging.ERROR)
+    with _whole_numbers_only():
+        try:
+            model: onnx.ModelProto = convert_sklearn(estimator, name, _by_column(signature, rung), options=options)
+        except InvalidInputLengthException:
+            if isinstance(signature, Matrix) or len({column.type == "string" for column in signature}) != 1:
+                raise
+            model = convert_sklearn(estimator, name, _side_by_side(signature, rung), options=options)
+    return model
+
+
+def _tensor_type(rung: Rung, is_text: bool) -> Any:
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
-    number = DoubleTensorType if rung.arithmetic == "double" else FloatTensorType
+    if is_text:
+        return StringTensorType
+    return DoubleTensorType if rung.arithmetic == "double" else FloatTensorType
+
+
+def _by_column(signature: Signature, rung: Rung) -> list[tuple[str, Any]]:
     if isinstance(signature, Matrix):
-        return [(signature.name, number([None, signature.width]))]
-    return [(c.name, (StringTensorType if c.type == "string" else number)([None, 1])) for c in signature]
+        return [(signature.name, _tensor_type(rung, False)([None, signature.width]))]
+    return [(c.name, _tensor_type(rung, c.type == "string")([None, 1])) for c in signature]
+
+
+def _side_by_side(columns: Sequence[Column], rung: Rung) -> list[tuple[str, Any]]:
+    return [(GATHERED, _tensor_type(rung, columns[0].type == "string")([None, len(columns)]))]
 
 
 def _last(estimator: Any) -> Any:
@@ -90,28 +114,6 @@ def _with_cast(estimator: Any) -> Any:
     steps = list(estimator.steps) if isinstance(estimator, Pipeline) else [("model", estimator)]
     cast = CastTransformer(dtype=np.float32).fit(np.zeros((1, 1)))
     return Pipeline([*steps[:-1], ("headgate_cast", cast), steps[-1]])
-
-
-def _restore_types(graph: onnx.GraphProto, signature: Signature, rung: Rung) -> None:
-    """Give each input the signature's type, followed by a cast to what the rung computes in."""
-    columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
-    computed = KINDS[rung.arithmetic].onnx_number
-    casts = []
-    for column in columns:
-        wanted = column.kind.onnx_number
-        if column.type == "string" or wanted == computed:
-            continue
-        value = next(value for value in graph.input if value.name == column.name)
-        value.type.tensor_type.elem_type = wanted
-        inner = f"headgate_cast_{column.name}"
-        for node in graph.node:
-            for at, used in enumerate(node.input):
-                if used == column.name:
-                    node.input[at] = inner
-        casts.append(onnx.helper.make_node("Cast", [column.name], [inner], name=inner, to=computed))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 @contextmanager

@@ -38,8 +38,33 @@ class Runner:
         return outputs
 
     def run(self, table: Table) -> list[Array]:
-        """All outputs for the rows of the table."""
-        return self.call(self.feed(table))
+        """All outputs for the rows of the table, numbers as [n, k] and labels as [n].
+
+        Raises:
+            ValueError: an output's first dimension does not count the rows.
+        """
+        rows = len(next(iter(table.values())))
+        outputs = [np.asarray(values) for values in self.call(self.feed(table))]
+        if any(values.ndim == 0 or len(values) != rows for values in outputs):
+            raise ValueError(f"the outputs for {rows} rows have the shapes {[values.shape for values in outputs]}")
+        return [values.reshape(rows, -1) if values.dtype.kind == "f" else values for values in outputs]
+
+    def answers(self, table: Table) -> list[Array]:
+        """`run`, where a failure is the model's fault.
+
+        Raises:
+            Refused: ONNX Runtime fails on the rows.
+        """
+        try:
+            return self.run(table)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # ONNX Runtime's errors have no common base.
+            reason = f"ONNX Runtime fails on the rows: {' '.join(str(error).split())[:300]}"
+            raise Refused(
+                "cannot-predict", reason, "Look at the categories and the shapes that the model takes."
+            ) from error
 
     def describe(self) -> dict[str, list[dict[str, Any]]]:
         """`{"inputs", "outputs"}`: lists of `{"name", "datatype", "shape"}`, with -1 for any length.
@@ -85,8 +110,3 @@ def _described(tensor: Any) -> dict[str, Any]:
     column = Column(tensor.name, _word(tensor))
     shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
     return {"name": tensor.name, "datatype": column.kind.v2, "shape": shape}
-
-
-def as_rows(outputs: list[Array]) -> list[Array]:
-    """The outputs with their first dimension counting rows: [n] numbers become [n, 1], labels stay [n]."""
-    return [values.reshape(len(values), -1) if values.dtype.kind == "f" else np.asarray(values) for values in outputs]

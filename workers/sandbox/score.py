@@ -9,18 +9,18 @@ from typing import Any
 
 from . import measure, metrics
 from .rows import draw
-from .runner import Runner, as_rows
+from .runner import Runner
 
 
 def run(request: dict[str, Any], inputs: Path, _output: Path) -> dict[str, Any]:
     """`{"metrics", "latency_ms", "latency_samples_ms", "rows", "rows_from", "rows_dropped", "inputs", "outputs"}`.
 
     Raises:
-        Refused: there are no rows, or they do not fit the model.
+        Refused: there are no rows, they do not fit the model, or it fails on them.
     """
     runner = Runner((inputs / "onnx").read_bytes())
     rows = draw(request, inputs, runner.signature())
-    outputs = as_rows(runner.run(rows.table))
+    outputs = runner.answers(rows.table)
     return {
         "metrics": metrics.score(outputs[0], rows.labels) if rows.labels else {},
         **measure.timings(runner, rows.table, request.get("batches", [])),

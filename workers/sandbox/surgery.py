@@ -1,0 +1,52 @@
+"""Giving a converted model its inputs back: one per column of the signature, by its name and in its own type."""
+
+from collections.abc import Sequence
+
+import onnx
+
+from .tensors import KINDS, Column
+
+GATHERED = "headgate_gathered"
+"""The one input of a model that was converted on a matrix of its columns."""
+
+
+def restore_inputs(graph: onnx.GraphProto, columns: Sequence[Column], arithmetic: str) -> None:
+    """Let the graph take each column in the signature's type and cast it to what it computes in.
+
+    Where the graph takes GATHERED, the columns are put side by side in front of it.
+    """
+    gathered = graph.input[0].name == GATHERED
+    if gathered:
+        del graph.input[:]
+        graph.input.extend(onnx.helper.make_tensor_value_info(c.name, c.kind.onnx_number, [None, 1]) for c in columns)
+    first: list[onnx.NodeProto] = []
+    inner = [_cast(graph, column, arithmetic, first) for column in columns]
+    if gathered:
+        first.append(onnx.helper.make_node("Concat", inner, [GATHERED], name=GATHERED, axis=1))
+    nodes = [*first, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _cast(graph: onnx.GraphProto, column: Column, arithmetic: str, nodes: list[onnx.NodeProto]) -> str:
+    """Add the cast that the column needs, if any, to `nodes`; return the name of what the graph shall read."""
+    wanted, computed = column.kind.onnx_number, KINDS[arithmetic].onnx_number
+    if column.type == "string" or wanted == computed:
+        return column.name
+    value = next(value for value in graph.input if value.name == column.name)
+    value.type.tensor_type.elem_type = wanted
+    inner = f"headgate_cast_{column.name}"
+    _rename_uses(graph, column.name, inner)
+    nodes.append(onnx.helper.make_node("Cast", [column.name], [inner], name=inner, to=computed))
+    return inner
+
+
+def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Let all nodes read `new` instead of `old`, those of graphs within nodes included: they see outer names."""
+    for node in graph.node:
+        for at, used in enumerate(node.input):
+            if used == old:
+                node.input[at] = new
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _rename_uses(inner, old, new)
