@@ -77,7 +77,7 @@ main() {
     local packages=(bubblewrap haproxy python3-venv)
     case ${1:-} in
         demo) ;;
-        test) packages+=(debootstrap docker-registry docker.io git postgresql redis-server) ;;
+        test) packages+=(debootstrap docker-compose docker-registry docker.io git postgresql redis-server) ;;
         *)
             echo "usage: ci/install-system.sh demo|test" >&2
             exit 2
