@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from app.domain.errors import Fault
+from app.domain.errors import Fault, Rejected
 from app.domain.gates import GateResult, Measurements, Rank, Verdict, judge
 from app.domain.promotion import Done, End, Outcome, State
 from app.ports import SandboxJob
@@ -48,9 +48,12 @@ def _champion_metrics(context: Context) -> Mapping[str, float] | None:
     live = context.champion[State.CONVERT.value]
     inputs = {"onnx": store.file(live["onnx"]), **rows_input(context)}
     request = {"rows": rows_request(context), "inputs": live["inputs"], "batches": []}
-    result = context.plant.sandbox.run(SandboxJob("score", inputs, request, output, TIMEOUT))
-    if "refused" in result:
+    try:
+        result = context.plant.sandbox.run(SandboxJob("score", inputs, request, output, TIMEOUT))
+    except Rejected as error:
         # The live model is not on trial: if it cannot be measured, the comparison is what failed.
+        raise Fault(f"The live version could not be scored: {error.reason}", "See the policy's data.") from error
+    if "refused" in result:
         raise Fault(f"The live version could not be scored: {result['refused']['reason']}", "See the policy's data.")
     return {name: float(value) for name, value in result["metrics"].items()}
 

@@ -133,4 +133,6 @@ def _environment(triton: Path, facts: dict[str, Any]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         # NumPy's own thread pool is never used here and would only slow the start.
         "OPENBLAS_NUM_THREADS": "1",
+        # ONNX Runtime would otherwise start a thread that reports to its makers.
+        "ORT_DISABLE_TELEMETRY": "1",
     }
