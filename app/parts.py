@@ -1,6 +1,7 @@
 """The parts of a running Headgate, assembled once by app.wiring and handed to services and steps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -37,7 +38,8 @@ class Core:
 @dataclass(frozen=True)
 class Plant:
     """What the steps work with: only worker processes have it. `servers` maps a target kind to its server,
-    `base_images` an instance kind to the image that releases are built on."""
+    `base_images` an instance kind to the image that releases are built on; `connect` gives a client whose connections
+    are closed with its block: a server that is told to stop waits for idle ones."""
 
     store: ArtifactStore
     sandbox: Sandbox
@@ -47,7 +49,7 @@ class Plant:
     builder: ImageBuilder
     router: TrafficRouter
     metrics: MetricSource
-    client: ServingClient
+    connect: Callable[[], AbstractContextManager[ServingClient]]
 
 
 @dataclass(frozen=True)

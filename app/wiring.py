@@ -102,7 +102,7 @@ def plant(settings: Settings) -> Plant:
         builder=DockerEngine(settings.docker_host, settings.image_registry or None),
         router=traffic,
         metrics=traffic,
-        client=V2Client(),
+        connect=V2Client,
     )
 
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from app.domain.canary import Sample
 from app.domain.errors import Rejected, Transient
@@ -249,6 +249,12 @@ class FakeClient:
 
     off: float = 0.0
     kind: str = "KIND_CPU"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
 
     def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         data = [value + self.off for value in body["inputs"][0]["data"]]

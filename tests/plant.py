@@ -46,7 +46,15 @@ class World:
         self.core = Core(self.database, self.registry, self.policies, self.queue, "http://headgate")
         servers = {"process": self.server, "docker": self.server}
         self.plant = Plant(
-            self.store, self.sandbox, servers, "process", {}, FakeBuilder(), self.router, self.metrics, self.client
+            self.store,
+            self.sandbox,
+            servers,
+            "process",
+            {},
+            FakeBuilder(),
+            self.router,
+            self.metrics,
+            lambda: self.client,
         )
         self.runner = self.worker("worker-1")
         for version in ("1", "2", "3"):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -40,6 +40,12 @@ class V2Client:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _call(self, endpoint: Endpoint, method: str, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
         url = f"http://{endpoint.host}:{endpoint.http_port}{path}"

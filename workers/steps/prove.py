@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.errors import Rejected
 from app.domain.promotion import Done, Outcome, State
 from app.domain.v2 import wrong_rows
-from app.ports import Endpoint
+from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
 
@@ -23,16 +23,17 @@ def run(context: Context) -> Outcome:
     server = context.plant.servers[build["target"]]
     endpoint = server.start(spec_of(context.plant, build))
     try:
-        instance = _instance_kind(context, endpoint)
-        served = _served_parity(context, endpoint)
-        latency = _latency_ms(context, endpoint)
+        with context.plant.connect() as client:
+            instance = _instance_kind(context, client, endpoint)
+            served = _served_parity(context, client, endpoint)
+            latency = _latency_ms(context, client, endpoint)
     finally:
         server.stop(build["name"])
     return Done({"instance": instance, "served": served, "latency_ms": latency})
 
 
-def _instance_kind(context: Context, endpoint: Endpoint) -> str:
-    groups = context.plant.client.config(endpoint, context.model).get("instance_group", [])
+def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:
+    groups = client.config(endpoint, context.model).get("instance_group", [])
     kinds = sorted({str(group["kind"]) for group in groups})
     wanted = f"KIND_{context.policy.target.instance.upper()}"
     if kinds != [wanted]:
@@ -49,11 +50,11 @@ def _rows(context: Context) -> Mapping[str, Any]:
     return rows
 
 
-def _served_parity(context: Context, endpoint: Endpoint) -> dict[str, Any]:
+def _served_parity(context: Context, client: ServingClient, endpoint: Endpoint) -> dict[str, Any]:
     rows, parity = _rows(context), context.policy.parity
     wrong, largest, count = 0, 0.0, 0
     for inputs, outputs in _slices(rows):
-        answer = context.plant.client.infer(endpoint, context.model, {"inputs": inputs})
+        answer = client.infer(endpoint, context.model, {"inputs": inputs})
         differing, error = wrong_rows(outputs, answer["outputs"], parity.rtol, parity.atol)
         wrong, largest, count = wrong + differing, max(largest, error), count + outputs[0]["shape"][0]
     if count == 0:
@@ -81,14 +82,14 @@ def _cut(tensor: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {**tensor, "shape": [stop - start, *shape[1:]], "data": data}
 
 
-def _latency_ms(context: Context, endpoint: Endpoint) -> dict[str, float]:
+def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> dict[str, float]:
     """p50 and p99 of single-row calls over HTTP, in milliseconds, after a warm-up."""
     rows = _rows(context)
     body = {"inputs": [_cut(tensor, 0, 1) for tensor in rows["inputs"]]}
     seconds = []
     for call in range(LATENCY_CALLS + 20):
         begin = time.perf_counter()
-        context.plant.client.infer(endpoint, context.model, body)
+        client.infer(endpoint, context.model, body)
         if call >= 20:
             seconds.append(time.perf_counter() - begin)
     seconds.sort()
