@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from app import wiring
 from app.db.migrate import is_current
-from app.db.session import Database
+from app.db.session import Database, now
 from app.domain.errors import Fault, HeadgateError
 from app.policy_files import parse
 from app.settings import Settings
@@ -105,8 +105,8 @@ def _home(settings: Settings) -> str:
 def _database(settings: Settings) -> str:
     database = Database(settings.database)
     try:
-        with database.read():
-            pass
+        with database.read() as session:
+            now(session)
         current = is_current(database, settings.database)
     finally:
         database.close()

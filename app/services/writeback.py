@@ -33,7 +33,7 @@ def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: Sta
 
     The status comes last: whoever sees it finds what explains it already there.
     """
-    if reason:
+    if reason or state is State.REQUESTED:  # a second try starts with a clean slate
         _tag(session, row, "headgate.reason", reason)
     if state is State.APPROVAL and row.digest:
         _tag(session, row, "headgate.digest", row.digest)

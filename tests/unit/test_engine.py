@@ -276,6 +276,7 @@ def test_our_fault_is_tried_again_then_fails_and_can_be_retried(world: World) ->
     world.server.broken = None
     promotions.retry(world.core, promotion_id, "ada")
     assert world.run(promotion_id)["state"] == "APPROVAL"
+    assert world.tags("1")["headgate.reason"] == ""
 
 
 def make_due(world: World, promotion_id: int) -> None:
