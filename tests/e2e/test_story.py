@@ -4,9 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from examples.airbnb.demo import play
 
 
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # MLflow 3.17 calls pandas 3 in the old way
 def test_the_main_story_comes_true(backing: Callable[[], dict[str, str]], airbnb: Path | None, tmp_path: Path) -> None:
     # Given a fresh installation and four versions of the Airbnb model, when they are promoted one after the other,
     good = play(airbnb, tmp_path / "demo", backing())
