@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from examples.airbnb.stage import Person, Stage, wait
 from tests.e2e.models import register
@@ -86,7 +86,7 @@ def test_missing_artifacts_are_told(stage: Stage, person: Person) -> None:
     # Given a version whose files have been deleted behind MLflow's back,
     register(stage.mlflow_uri, "no-artifacts")
     version = stage.mlflow.get_model_version("no-artifacts", "1")
-    folder = next((stage.home / "mlflow" / "artifacts").rglob(f"{version.source.rpartition('/')[2]}"))
+    folder = next((stage.home / "mlflow" / "artifacts").rglob(str(version.source).rpartition("/")[2]))
     shutil.rmtree(folder)
     found = ended(stage, person, "no-artifacts", "REJECTED", "FAILED", "LIVE")
     assert found["state"] == "REJECTED"

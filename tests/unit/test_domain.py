@@ -14,6 +14,7 @@ from app.domain.digests import RELEASE_PARTS, canonical, digest_json, release_di
 from app.domain.policy import (
     ChampionGate,
     EnvironmentPolicy,
+    Gate,
     Guardrails,
     LatencyGate,
     MetricGate,
@@ -72,7 +73,7 @@ def test_labels_are_what_mlflow_shows() -> None:
     assert State.ROLLED_BACK.label == "rolled-back"
 
 
-def policy(*chosen: gates.Gate) -> EnvironmentPolicy:
+def policy(*chosen: Gate) -> EnvironmentPolicy:
     return EnvironmentPolicy(Triggers("to-production"), gates=chosen)
 
 
@@ -100,7 +101,7 @@ def measured(wrong: int = 0, rows: int = 100, **metrics: float) -> gates.Measure
         (measured(), LatencyGate(1.0, batch=64), gates.Rank.ERROR, "batch 64 was not measured"),
     ],
 )
-def test_gates(values: gates.Measurements, gate: gates.Gate | None, rank: gates.Rank, words: str) -> None:
+def test_gates(values: gates.Measurements, gate: Gate | None, rank: gates.Rank, words: str) -> None:
     verdict = gates.judge(values, policy(*([gate] if gate else [])))
     assert verdict.rank is rank
     assert words in "; ".join(verdict.reasons)
