@@ -37,14 +37,12 @@ def mark_done(session: Session, row_id: int) -> None:
     _update(session, row_id, {"done_at": now(session), "next_try_at": None, "last_error": ""})
 
 
-def mark_failed(session: Session, row_id: int, error: str, pause: timedelta | None) -> None:
-    """Note a failed try; without a `pause` the row is given up and keeps its error for people to see."""
-    moment = now(session)
-    values = {
-        "attempts": OutboxRow.attempts + 1,
-        "last_error": error,
-        "next_try_at": moment + pause if pause is not None else None,
-    }
+def mark_failed(session: Session, row_id: int, error: str, pause: timedelta | None, refused: bool) -> None:
+    """Note a failed try; without a `pause` the row is given up and keeps its error for people to see. `refused` counts
+    it in `attempts`: an outside part that was away has refused nothing."""
+    values: dict[str, Any] = {"last_error": error, "next_try_at": now(session) + pause if pause is not None else None}
+    if refused:
+        values["attempts"] = OutboxRow.attempts + 1
     _update(session, row_id, values)
 
 
@@ -74,6 +72,13 @@ def take_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def renew_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:
+    """Prolong a lease that was taken; False where somebody else has had it since."""
+    query = update(NamedLease).where(NamedLease.name == name, NamedLease.owner == owner)
+    prolonged = query.values(until=now(session) + ttl).returning(NamedLease.name)
+    return session.execute(prolonged.execution_options(synchronize_session=False)).first() is not None
 
 
 def drop_lease(session: Session, name: str, owner: str) -> None:

@@ -8,14 +8,17 @@ from sqlalchemy.orm import Session
 
 from app.db import outbox, registry
 from app.db.models import OutboxRow
-from app.domain.errors import HeadgateError
+from app.db.session import now
+from app.domain.errors import HeadgateError, LostLease, Transient
 from app.domain.registry import ASK_TAG, NO_STAGE, Change, ModelView
 from app.domain.retry import backoff
 from app.parts import Core
 from app.services import writeback
 
 log = logging.getLogger(__name__)
-MAX_ATTEMPTS = 60
+LEASE, LEASE_TTL = "deliver", timedelta(seconds=60)
+MAX_REFUSALS = 60
+AWAY_PAUSE = timedelta(seconds=5)
 
 
 def deliver(core: Core, owner: str) -> int:
@@ -24,38 +27,67 @@ def deliver(core: Core, owner: str) -> int:
     A model whose write fails keeps the rest of its writes back, so that MLflow never sees them out of order.
     """
     sent = 0
-    while True:
+    try:
+        while some := _round(core, owner):
+            sent += some
+    except LostLease as error:
+        log.warning("outbox.lost_lease", extra={"reason": error.reason})
+    finally:
         with core.db.begin() as session:
-            if not outbox.take_lease(session, "deliver", owner, timedelta(seconds=60)):
-                return sent
-            rows = list(outbox.pending(session)) if outbox.has_due(session) else []
-        stuck: set[str] = set()
-        before = sent
-        for row in rows:
-            if row.model not in stuck and _deliver_one(core, row):
-                sent += 1
-            else:
-                stuck.add(row.model)
-        if sent == before:
-            break
-    with core.db.begin() as session:
-        outbox.drop_lease(session, "deliver", owner)
+            outbox.drop_lease(session, LEASE, owner)
     return sent
 
 
-def _deliver_one(core: Core, row: OutboxRow) -> bool:
+def _round(core: Core, owner: str) -> int:
+    """Send each model's writes up to the first that fails or has to wait; 0 where there was nothing to do."""
+    with core.db.begin() as session:
+        if not outbox.take_lease(session, LEASE, owner, LEASE_TTL) or not outbox.has_due(session):
+            return 0
+        moment, rows = now(session), list(outbox.pending(session))
+    sent, stuck = 0, set[str]()
+    for row in rows:
+        if row.model in stuck:
+            continue
+        if row.next_try_at is not None and row.next_try_at <= moment and _deliver_one(core, row, owner):
+            sent += 1
+        else:
+            stuck.add(row.model)
+    return sent
+
+
+def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:
     try:
         _send(core, row)
-    except HeadgateError as error:
-        pause = backoff(row.attempts + 1) if row.attempts + 1 < MAX_ATTEMPTS else None
-        log.warning("outbox.failed", extra={"row": row.id, "operation": row.operation, "reason": error.reason})
-        with core.db.begin() as session:
-            outbox.mark_failed(session, row.id, error.reason, pause)
+    except Transient as error:
+        # That MLflow is away is no reason to ever leave it with an old truth: this is tried until it is told.
+        _put_off(core, row, owner, error.reason, AWAY_PAUSE, refused=False)
+        return False
+    except Exception as error:
+        if not isinstance(error, HeadgateError):
+            log.exception("outbox.defect", extra={"row": row.id})
+        pause = backoff(row.attempts + 1) if row.attempts + 1 < MAX_REFUSALS else None
+        _put_off(core, row, owner, str(error) or type(error).__name__, pause, refused=True)
         return False
     with core.db.begin() as session:
         _note_own_write(session, row)
         outbox.mark_done(session, row.id)
+        held = outbox.renew_lease(session, LEASE, owner, LEASE_TTL)
+    _expect(held)
     return True
+
+
+def _put_off(core: Core, row: OutboxRow, owner: str, reason: str, pause: timedelta | None, refused: bool) -> None:
+    log.warning("outbox.failed", extra={"row": row.id, "operation": row.operation, "reason": reason})
+    with core.db.begin() as session:
+        outbox.mark_failed(session, row.id, reason, pause, refused)
+        held = outbox.renew_lease(session, LEASE, owner, LEASE_TTL)
+    _expect(held)
+
+
+def _expect(held: bool) -> None:
+    # What this sender still has in memory may have been sent by another one, and newer words after it.
+    if not held:
+        raise LostLease("another worker sends what MLflow is to be told")
 
 
 def _send(core: Core, row: OutboxRow) -> None:
