@@ -56,11 +56,18 @@ class Desk:
             if not leases.take_lease(session, "poll", self.me, timedelta(minutes=2)):
                 return
         try:
-            self.core.registry.ensure_webhook(*self.webhook)
+            self._ensure_webhook()
             intake.poll(self.core)
         finally:
             with self.core.db.begin() as session:
                 leases.drop_lease(session, "poll", self.me)
+
+    def _ensure_webhook(self) -> None:
+        # It only makes us quicker: an MLflow that takes none from us is polled all the same.
+        try:
+            self.core.registry.ensure_webhook(*self.webhook)
+        except HeadgateError as error:
+            log.warning("webhook.missing", extra={"reason": error.reason, "remedy": error.remedy})
 
 
 def register(app: Celery, desk: Callable[[], Desk]) -> None:
