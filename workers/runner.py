@@ -14,7 +14,7 @@ from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
 from app.domain.errors import Conflict, Fault, HeadgateError, LostLease, Rejected, Transient
-from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, next_state
+from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, may_follow, next_state
 from app.domain.retry import MAX_CRASHES, backoff, gives_up
 from app.parts import Core, Plant, Timing
 from app.services import releases_follow
@@ -58,7 +58,8 @@ class Runner:
         try:
             outcome = self._instead(row, context) or STEPS[context.state](context)
         except Rejected as error:
-            outcome = End(State.REJECTED, str(error))
+            rejects = may_follow(context.state, State.REJECTED)
+            outcome = End(State.REJECTED if rejects else State.FAILED, str(error))
         except (Transient, Fault) as error:
             if not gives_up(row.attempt + 1, isinstance(error, Transient)):
                 return error
@@ -71,9 +72,11 @@ class Runner:
         if isinstance(outcome, End) and context.state not in ENDED:
             try:
                 undo(context)
-            except (Transient, Fault) as error:
+            except Exception as error:
+                if not isinstance(error, HeadgateError):
+                    log.exception("undo.defect", extra={"promotion": context.promotion_id})
                 # Ending without having undone would leave a lie behind, so the end waits for the undoing.
-                return Transient(f"cannot undo {context.state} yet: {error.reason}", error.remedy)
+                return Transient(f"cannot undo {context.state} yet: {error}")
         return outcome
 
     @staticmethod
@@ -108,7 +111,7 @@ class Runner:
         if held.state in ENDED:
             self._write_cleanup(session, row, held, outcome)
             return False
-        if row.stop and not isinstance(outcome, End):
+        if row.stop and not held.stopping and not isinstance(outcome, End):
             promotions.reschedule(session, held, now(session))
             return True
         match outcome:
@@ -122,6 +125,8 @@ class Runner:
                 return True
             case Wait(delay, progress):
                 releases_follow.follow_progress(session, held, progress)
+                if row.next_run_at != held.due:
+                    delay = timedelta(0)  # woken while the step ran, perhaps by the very thing that it waits for
                 promotions.reschedule(
                     session, held, now(session) + delay, progress=dict(progress), attempt=0, crashes=0, last_error=""
                 )

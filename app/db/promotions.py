@@ -18,12 +18,16 @@ from app.domain.promotion import ACTIVE, ENDED, State
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to write promotion `id`, as long as it stands in `state` and its lease still has this `epoch`."""
+    """The right to write promotion `id`, as long as it stands in `state` and its lease still has this `epoch`.
+
+    `due` and `stopping` are what the row said when it was claimed: whether it was woken, or asked to stop, since."""
 
     id: int
     state: State
     epoch: int
     owner: str
+    due: datetime | None = None
+    stopping: bool = False
 
 
 def get(session: Session, promotion_id: int) -> Promotion | None:
@@ -67,12 +71,16 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
     if session.execute(query).scalar_one_or_none() is None:
         return None
     row = session.get_one(Promotion, promotion_id, populate_existing=True)
-    return row, Claim(row.id, State(row.state), row.lease_epoch, owner)
+    return row, Claim(row.id, State(row.state), row.lease_epoch, owner, row.next_run_at, bool(row.stop))
 
 
 def renew(session: Session, held: Claim, ttl: timedelta) -> bool:
-    """Prolong the lease; False where it has passed to somebody else."""
-    return _write(session, held, {"lease_until": now(session) + ttl}) == 1
+    """Prolong the lease; False where it was given back or has passed to somebody else."""
+    query = update(Promotion).where(Promotion.id == held.id, Promotion.lease_epoch == held.epoch)
+    # Giving back keeps the epoch: only the owner tells a lease that is held from one that just was.
+    query = query.where(Promotion.lease_owner == held.owner).values(lease_until=now(session) + ttl)
+    prolonged = query.returning(Promotion.id).execution_options(synchronize_session=False)
+    return session.execute(prolonged).first() is not None
 
 
 def move(session: Session, held: Claim, after: State, reason: str, next_run_at: datetime | None) -> None:

@@ -30,6 +30,10 @@ def run(context: Context) -> Outcome:
 
 def undo(context: Context) -> None:
     """All traffic back to what was stable before."""
+    try:
+        context.plant.router.address(context.environment)
+    except Fault:
+        return  # the router has no such environment (any more), so no traffic either
     _apply(context, Route(context.model, context.environment, context.route.stable))
 
 

@@ -11,7 +11,9 @@ from workers.context import Context
 
 
 def run(context: Context) -> Outcome:
-    """Raises Rejected for a missing version or artifact, Fault for missing judging rows."""
+    """Raises Rejected for a missing version or artifact, Fault for missing judging rows and for an environment that the
+    router does not have: better now than after a reviewer has spent time on it."""
+    context.plant.router.address(context.environment)
     info = context.registry.version(context.model, context.version)
     if info is None:
         raise Rejected(

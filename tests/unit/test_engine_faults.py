@@ -1,0 +1,171 @@
+"""The engine when things go wrong at an unlucky moment: no promotion is stuck, none spins, none lies."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.db import promotions as rows
+from app.db.session import Database, now
+from app.domain.errors import Fault, Rejected, Transient
+from app.domain.policy import Rollout, default_policy
+from app.domain.promotion import Wait
+from app.ports import Route
+from app.services import approvals, promotions
+from app.services.approvals import Caller
+from tests.fakes import quick
+from tests.plant import MODEL, World
+
+REVIEWER = Caller("rita", "reviewer")
+NO_SOAK = Rollout(soak=timedelta(0))
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    made = World(database, tmp_path)
+    made.policies.known[MODEL] = quick(default_policy(MODEL), rollout=NO_SOAK)
+    return made
+
+
+def approve(world: World, promotion_id: int) -> None:
+    digest = world.show(promotion_id)["digest"]
+    approvals.decide(world.core, promotion_id, REVIEWER, "approve", digest, "looks right")
+
+
+def go_live(world: World, version: str) -> int:
+    promotion_id = world.ask(version)
+    world.run(promotion_id)
+    approve(world, promotion_id)
+    assert world.run(promotion_id)["state"] == "LIVE"
+    return promotion_id
+
+
+def into_rollout(world: World, version: str) -> int:
+    """A promotion whose canary soaks for an hour."""
+    world.policies.known[MODEL] = quick(default_policy(MODEL), rollout=Rollout(soak=timedelta(hours=1)))
+    world.runner._timing = replace(world.runner._timing, tick=timedelta(hours=1))
+    promotion_id = world.ask(version)
+    world.run(promotion_id)
+    approve(world, promotion_id)
+    assert world.run(promotion_id)["state"] == "ROLLOUT"
+    return promotion_id
+
+
+def make_due(world: World, promotion_id: int) -> None:
+    with world.database.begin() as session:
+        rows.wake(session, promotion_id)
+
+
+def run_until_ended(world: World, promotion_id: int, tries: int = 20) -> str:
+    """The state after so many tries, each at its time."""
+    for _ in range(tries):
+        make_due(world, promotion_id)
+        world.runner.advance(promotion_id)
+    return str(world.show(promotion_id)["state"])
+
+
+class Spins(BaseException):
+    """Ends a loop that would not end."""
+
+
+def failing(error: Exception, limit: int) -> tuple[list[Route], Callable[[list[Route], Route], None]]:
+    """A router's `apply` that always raises; a caller who does not stop is stopped after `limit` calls."""
+    calls: list[Route] = []
+
+    def apply(routes: list[Route], change: Route) -> None:
+        calls.append(change)
+        if len(calls) > limit:
+            raise Spins
+        raise error
+
+    return calls, apply
+
+
+def test_a_stop_that_cannot_be_undone_yet_is_tried_again_with_a_pause(world: World) -> None:
+    promotion_id = into_rollout(world, "1")
+    apply = world.router.apply
+    calls, world.router.apply = failing(Transient("HAProxy does not answer.", "Start it."), 3)  # type: ignore[method-assign]
+    promotions.cancel(world.core, promotion_id, "", "ada")
+    world.runner.advance(promotion_id)
+    assert len(calls) == 1
+    shown = world.show(promotion_id)
+    assert shown["state"] == "ROLLOUT" and "cannot undo ROLLOUT yet: HAProxy does not answer." in shown["last_error"]
+    world.router.apply = apply  # type: ignore[method-assign]
+    assert run_until_ended(world, promotion_id, 1) == "CANCELLED"
+
+
+def test_a_defect_in_undoing_is_tried_again_like_any_other_trouble(world: World) -> None:
+    promotion_id = into_rollout(world, "1")
+    apply = world.router.apply
+    _, world.router.apply = failing(ValueError("a defect"), 30)  # type: ignore[method-assign]
+    promotions.cancel(world.core, promotion_id, "", "ada")
+    assert run_until_ended(world, promotion_id, 6) == "ROLLOUT"
+    assert "a defect" in world.show(promotion_id)["last_error"]
+    world.router.apply = apply  # type: ignore[method-assign]
+    assert run_until_ended(world, promotion_id, 1) == "CANCELLED"
+
+
+def test_a_rejection_in_a_state_that_cannot_reject_is_a_failure(world: World) -> None:
+    promotion_id = into_rollout(world, "1")
+
+    def find(name: str) -> None:
+        raise Rejected("This cannot be served.", "Ask for another one.")
+
+    world.server.find = find  # type: ignore[method-assign]
+    assert run_until_ended(world, promotion_id, 1) == "FAILED"
+    assert "This cannot be served." in world.show(promotion_id)["reason"]
+
+
+def test_an_environment_that_the_router_does_not_have_fails_early_and_for_good(world: World) -> None:
+    known = default_policy(MODEL)
+    world.policies.known[MODEL] = replace(known, environments={"moon": known.environments["staging"]})
+
+    def address(environment: str) -> str:
+        raise Fault(f"There is no router port for {environment}.", "Set HEADGATE_ROUTER_PORTS.")
+
+    _, world.router.apply = failing(Fault("unknown environment", ""), 30)  # type: ignore[method-assign]
+    world.router.address = address  # type: ignore[method-assign]
+    row = promotions.request(world.core, MODEL, "1", "moon", "", "ada")
+    assert run_until_ended(world, row.id) == "FAILED"
+    shown = world.show(row.id)
+    assert "HEADGATE_ROUTER_PORTS" in shown["reason"]
+    assert world.sandbox.jobs == []
+
+
+def test_an_environment_that_was_taken_from_the_router_does_not_keep_a_rollout_from_ending(world: World) -> None:
+    promotion_id = into_rollout(world, "1")
+
+    def address(environment: str) -> str:
+        raise Fault(f"There is no router port for {environment}.", "Set HEADGATE_ROUTER_PORTS.")
+
+    _, world.router.apply = failing(Fault("unknown environment", ""), 30)  # type: ignore[method-assign]
+    world.router.address = address  # type: ignore[method-assign]
+    promotions.cancel(world.core, promotion_id, "", "ada")
+    assert run_until_ended(world, promotion_id) == "CANCELLED"
+
+
+def test_a_wake_up_that_comes_while_the_step_runs_is_not_lost(world: World) -> None:
+    promotion_id = world.ask("1")
+    world.run(promotion_id)
+    make_due(world, promotion_id)
+    with world.database.begin() as session:
+        claimed = rows.claim(session, promotion_id, "worker-1", timedelta(seconds=5))
+        assert claimed is not None
+    approve(world, promotion_id)  # after the step's look at the decisions, before it records that there was none
+    assert world.runner._record(claimed[1], Wait(timedelta(seconds=30)))
+    assert world.run(promotion_id)["state"] == "LIVE"
+
+
+def test_a_heartbeat_that_comes_late_does_not_take_the_lease_back(world: World) -> None:
+    promotion_id = world.ask("1")
+    with world.database.begin() as session:
+        claimed = rows.claim(session, promotion_id, "worker-1", timedelta(seconds=5))
+        assert claimed is not None
+        held = claimed[1]
+    with world.database.begin() as session:
+        rows.reschedule(session, held, now(session))
+    with world.database.begin() as session:
+        assert not rows.renew(session, held, timedelta(seconds=5))
+        assert rows.claim(session, promotion_id, "worker-2", timedelta(seconds=5)) is not None
