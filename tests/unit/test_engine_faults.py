@@ -70,9 +70,11 @@ class Spins(BaseException):
     """Ends a loop that would not end."""
 
 
-def failing(error: Exception, limit: int) -> tuple[list[Route], Callable[[list[Route], Route], None]]:
-    """A router's `apply` that always raises; a caller who does not stop is stopped after `limit` calls."""
+def break_router(world: World, error: Exception, limit: int = 30) -> tuple[list[Route], Callable[[], None]]:
+    """Have the router's `apply` always raise, and end what calls it more than `limit` times. Returns the calls that
+    came, and what mends it."""
     calls: list[Route] = []
+    works = world.router.apply
 
     def apply(routes: list[Route], change: Route) -> None:
         calls.append(change)
@@ -80,30 +82,32 @@ def failing(error: Exception, limit: int) -> tuple[list[Route], Callable[[list[R
             raise Spins
         raise error
 
-    return calls, apply
+    def mend() -> None:
+        world.router.apply = works  # type: ignore[method-assign]
+
+    world.router.apply = apply  # type: ignore[method-assign]
+    return calls, mend
 
 
 def test_a_stop_that_cannot_be_undone_yet_is_tried_again_with_a_pause(world: World) -> None:
     promotion_id = into_rollout(world, "1")
-    apply = world.router.apply
-    calls, world.router.apply = failing(Transient("HAProxy does not answer.", "Start it."), 3)  # type: ignore[method-assign]
+    calls, mend = break_router(world, Transient("HAProxy does not answer.", "Start it."), limit=3)
     promotions.cancel(world.core, promotion_id, "", "ada")
     world.runner.advance(promotion_id)
     assert len(calls) == 1
     shown = world.show(promotion_id)
     assert shown["state"] == "ROLLOUT" and "cannot undo ROLLOUT yet: HAProxy does not answer." in shown["last_error"]
-    world.router.apply = apply  # type: ignore[method-assign]
+    mend()
     assert run_until_ended(world, promotion_id, 1) == "CANCELLED"
 
 
 def test_a_defect_in_undoing_is_tried_again_like_any_other_trouble(world: World) -> None:
     promotion_id = into_rollout(world, "1")
-    apply = world.router.apply
-    _, world.router.apply = failing(ValueError("a defect"), 30)  # type: ignore[method-assign]
+    _, mend = break_router(world, ValueError("a defect"))
     promotions.cancel(world.core, promotion_id, "", "ada")
     assert run_until_ended(world, promotion_id, 6) == "ROLLOUT"
     assert "a defect" in world.show(promotion_id)["last_error"]
-    world.router.apply = apply  # type: ignore[method-assign]
+    mend()
     assert run_until_ended(world, promotion_id, 1) == "CANCELLED"
 
 
@@ -125,7 +129,7 @@ def test_an_environment_that_the_router_does_not_have_fails_early_and_for_good(w
     def address(environment: str) -> str:
         raise Fault(f"There is no router port for {environment}.", "Set HEADGATE_ROUTER_PORTS.")
 
-    _, world.router.apply = failing(Fault("unknown environment", ""), 30)  # type: ignore[method-assign]
+    break_router(world, Fault("unknown environment", ""))
     world.router.address = address  # type: ignore[method-assign]
     row = promotions.request(world.core, MODEL, "1", "moon", "", "ada")
     assert run_until_ended(world, row.id) == "FAILED"
@@ -140,7 +144,7 @@ def test_an_environment_that_was_taken_from_the_router_does_not_keep_a_rollout_f
     def address(environment: str) -> str:
         raise Fault(f"There is no router port for {environment}.", "Set HEADGATE_ROUTER_PORTS.")
 
-    _, world.router.apply = failing(Fault("unknown environment", ""), 30)  # type: ignore[method-assign]
+    break_router(world, Fault("unknown environment", ""))
     world.router.address = address  # type: ignore[method-assign]
     promotions.cancel(world.core, promotion_id, "", "ada")
     assert run_until_ended(world, promotion_id) == "CANCELLED"
