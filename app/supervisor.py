@@ -1,5 +1,6 @@
 """Runs a handful of processes as one: starts them in order, starts again what dies, and stops all of them."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -15,6 +16,7 @@ from app.domain.errors import Fault
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 20.0
+GROUP_SECONDS = 2.0
 MAX_DEATHS = 6
 DEATHS_WINDOW = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -82,7 +84,7 @@ class Supervisor:
         while not stopped():
             for program, process in list(self._running.values()):
                 if process.poll() is not None:
-                    self._again(program, process.returncode)
+                    self._again(program, process)
             time.sleep(0.2)
 
     def pids(self) -> dict[str, int]:
@@ -100,9 +102,12 @@ class Supervisor:
                     log.warning("supervisor.killed", extra={"program": name})
                     process.kill()
                     process.wait()
+            _end_group(process)
         self._running.clear()
 
-    def _again(self, program: Program, status: int) -> None:
+    def _again(self, program: Program, process: subprocess.Popen[bytes]) -> None:
+        _end_group(process)
+        status = process.returncode
         moment = time.monotonic()
         deaths = [at for at in self._deaths.get(program.name, []) if moment - at < DEATHS_WINDOW] + [moment]
         self._deaths[program.name] = deaths
@@ -115,6 +120,16 @@ class Supervisor:
     def _tail(self, name: str) -> str:
         text = (self._logs / f"{name}.log").read_text(errors="replace")
         return f"The end of {self._logs / name}.log:\n{text[-2000:]}"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what a program that has ended left behind, and wait for it: children of its own would hold its ports."""
+    end = time.monotonic() + GROUP_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+        while time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
 
 
 def _is_ready(program: Program) -> bool:
