@@ -25,6 +25,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
+class Words(TypeDecorator[str]):
+    """Text that every database can hold: PostgreSQL takes neither NUL nor half of a surrogate pair."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 -- signature of SQLAlchemy
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode() if value is not None else None
+
+
+class Prose(Words):
+    """Words of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
 class Base(DeclarativeBase):
     """Names every constraint, so that migrations on both databases can find it again."""
 
@@ -36,7 +53,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), str: String(255)}  # noqa: RUF012 -- SQLAlchemy reads it once
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), str: Words(255)}  # noqa: RUF012 -- SQLAlchemy reads it once
 
 
 def _states(states: frozenset[State]) -> str:
@@ -59,14 +76,14 @@ class ChangeRow(Base):
     __tablename__ = "changes"
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(index=True)
-    field: Mapped[str]
+    field: Mapped[str] = mapped_column(Prose)
     version: Mapped[str | None]
-    before: Mapped[str | None]
-    after: Mapped[str | None]
+    before: Mapped[str | None] = mapped_column(Prose)
+    after: Mapped[str | None] = mapped_column(Prose)
     via: Mapped[str]
     seen_at: Mapped[datetime]
     promotion_id: Mapped[int | None] = mapped_column(ForeignKey("promotions.id"))
-    note: Mapped[str] = mapped_column(Text, default="")
+    note: Mapped[str] = mapped_column(Prose, default="")
 
 
 class Delivery(Base):
@@ -89,11 +106,11 @@ class Promotion(Base):
     model: Mapped[str]
     version: Mapped[str]
     environment: Mapped[str]
-    state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    state: Mapped[str] = mapped_column(Words(16))
+    reason: Mapped[str] = mapped_column(Prose, default="")
     trigger: Mapped[dict[str, Any]]
     requested_by: Mapped[str | None]
-    request_reason: Mapped[str] = mapped_column(Text, default="")
+    request_reason: Mapped[str] = mapped_column(Prose, default="")
     policy: Mapped[dict[str, Any]]
     policy_digest: Mapped[str]
     digest: Mapped[str | None]
@@ -103,7 +120,7 @@ class Promotion(Base):
     next_run_at: Mapped[datetime | None] = mapped_column(index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)
-    last_error: Mapped[str] = mapped_column(Text, default="")
+    last_error: Mapped[str] = mapped_column(Prose, default="")
     stop: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     lease_owner: Mapped[str | None]
     lease_epoch: Mapped[int] = mapped_column(default=0)
@@ -136,7 +153,7 @@ class StepRun(Base):
     __tablename__ = "step_runs"
     id: Mapped[int] = mapped_column(primary_key=True)
     promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"))
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(Words(16))
     entered_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     evidence: Mapped[dict[str, Any]]
@@ -153,9 +170,9 @@ class Approval(Base):
     promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"), index=True)
     principal: Mapped[str]
     role: Mapped[str]
-    decision: Mapped[str] = mapped_column(String(16))
+    decision: Mapped[str] = mapped_column(Words(16))
     digest: Mapped[str]
-    reason: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Prose)
     at: Mapped[datetime]
 
 
@@ -171,7 +188,7 @@ class Release(Base):
     digest: Mapped[str]
     name: Mapped[str]
     spec: Mapped[dict[str, Any]]
-    role: Mapped[str] = mapped_column(String(16))
+    role: Mapped[str] = mapped_column(Words(16))
     weight: Mapped[int]
     endpoint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     lease_until: Mapped[datetime | None]
@@ -220,13 +237,13 @@ class OutboxRow(Base):
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(index=True)
-    operation: Mapped[str] = mapped_column(String(32))
+    operation: Mapped[str] = mapped_column(Words(32))
     arguments: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     next_try_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
     done_at: Mapped[datetime | None]
-    last_error: Mapped[str] = mapped_column(Text, default="")
+    last_error: Mapped[str] = mapped_column(Prose, default="")
 
 
 class NamedLease(Base):
@@ -243,7 +260,7 @@ class Principal(Base):
 
     __tablename__ = "principals"
     name: Mapped[str] = mapped_column(primary_key=True)
-    role: Mapped[str] = mapped_column(String(16))
+    role: Mapped[str] = mapped_column(Words(16))
     token_hash: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
 
@@ -265,4 +282,4 @@ class Setting(Base):
 
     __tablename__ = "facts"
     name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
+    value: Mapped[str] = mapped_column(Prose)

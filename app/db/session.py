@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
-from app.domain.errors import Transient
+from app.domain.errors import Invalid, Transient
 
 BUSY_TIMEOUT_S = 15
 
@@ -26,6 +27,7 @@ class Database:
 
         Raises:
             Transient: the database is away or too busy.
+            Invalid: a value is larger than its column.
         """
         with self._session(self.engine) as session:
             yield session
@@ -41,12 +43,14 @@ class Database:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except OperationalError as error:
+        except (OperationalError, InterfaceError, PoolExhausted) as error:
             # The driver's text holds the statement and its values, so only the kind of error is passed on.
             raise Transient(
-                f"The database did not answer ({type(error.orig).__name__}).",
+                f"The database did not answer ({type(getattr(error, 'orig', error)).__name__}).",
                 "Check HEADGATE_DATABASE_URL and that the database runs.",
             ) from error
+        except DataError as error:
+            raise Invalid("value", f"the database cannot hold it ({type(error.orig).__name__})") from error
 
     def close(self) -> None:
         self.engine.dispose()
@@ -63,8 +67,9 @@ def now(session: Session) -> datetime:
 
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10, hide_parameters=True)
+    connect = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = create_engine(url, connect_args=connect, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -8,6 +8,7 @@ from app.domain.policy import Policy
 
 ASK_TAG = "headgate.to"
 NO_STAGE = "None"
+MAX_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class ModelView:
     @staticmethod
     def from_json(name: str, value: Mapping[str, Any]) -> "ModelView":
         return ModelView(name, dict(value["aliases"]), dict(value["stages"]), dict(value["asks"]))
+
+
+def can_be_watched(model: str) -> bool:
+    """Whether Headgate can keep a model's name; no model of another name could be served anyway."""
+    return 0 < len(model) <= MAX_NAME and "\0" not in model
 
 
 @dataclass(frozen=True)

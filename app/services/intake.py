@@ -11,7 +11,7 @@ from app.db.session import now
 from app.domain.errors import Conflict, HeadgateError, Invalid
 from app.domain.policy import Policy, default_policy
 from app.domain.promotion import State
-from app.domain.registry import Ask, Change, ModelView, Withdrawal, diff, interpret
+from app.domain.registry import MAX_NAME, Ask, Change, ModelView, Withdrawal, can_be_watched, diff, interpret
 from app.parts import Core
 from app.services.outbox import is_own
 from app.services.promotions import open_promotion, stop
@@ -33,10 +33,11 @@ class Call:
 
 def receive(core: Core, call: Call) -> bool:
     """Remember a webhook call and wake whoever reads the model anew; False where this call came before."""
+    model = call.model if call.model is not None and can_be_watched(call.model) else None
     with core.db.begin() as session:
-        fresh = registry.add_delivery(session, call.source, call.delivery_id, call.event, call.model)
-    if fresh and call.model is not None:
-        core.queue.observe(call.model)
+        fresh = registry.add_delivery(session, call.source, call.delivery_id, call.event, model)
+    if fresh and model is not None:
+        core.queue.observe(model)
     return fresh
 
 
@@ -138,14 +139,27 @@ def poll(core: Core) -> int:
         waiting = set(registry.unobserved_models(session))
     differing = set()
     for view in core.registry.snapshot():
-        if seen.pop(view.name, None) != view:
+        if not can_be_watched(view.name):
+            log.warning("intake.unwatched", extra={"model": view.name[:MAX_NAME]})
+        elif seen.pop(view.name, None) != view:
             differing.add(view.name)
     differing |= seen.keys() | waiting
-    for model in sorted(differing):
-        try:
-            observe(core, model, WEBHOOK if model in waiting else POLL)
-        except HeadgateError as error:
-            log.warning("intake.observe_failed", extra={"model": model, "reason": error.reason})
-    with core.db.begin() as session:
-        registry.set_baseline(session)
+    missed = sum(not _observe_or_log(core, model, WEBHOOK if model in waiting else POLL) for model in sorted(differing))
+    if not missed:
+        # Only a model that was seen once can be told from one whose stages are older than Headgate.
+        with core.db.begin() as session:
+            registry.set_baseline(session)
     return len(differing)
+
+
+def _observe_or_log(core: Core, model: str, via: str) -> bool:
+    """Observe one model; whatever is wrong with it must not keep others from being seen."""
+    try:
+        observe(core, model, via)
+    except HeadgateError as error:
+        log.warning("intake.observe_failed", extra={"model": model, "reason": error.reason})
+        return False
+    except Exception:
+        log.exception("intake.defect", extra={"model": model})
+        return False
+    return True
