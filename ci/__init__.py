@@ -1,0 +1,1 @@
+"""What CI runs: the set-up scripts and the benchmarks."""
