@@ -1,0 +1,1 @@
+"""The benchmarks: `python -m ci.bench` measures each figure beside its baseline, in turns, in one run."""
