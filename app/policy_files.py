@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic import model_validator as model_check
 
 from app.domain import policy as domain
@@ -16,6 +25,9 @@ from app.domain.errors import Invalid
 NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = timedelta(days=36_500)
+# MLflow keeps these for itself.
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
 def parse_duration(value: object) -> timedelta:
@@ -29,7 +41,10 @@ def parse_duration(value: object) -> timedelta:
     match = _DURATION.match(str(value).strip())
     if match is None:
         raise ValueError("write a duration as a number and a unit: 500ms, 30s, 10m, 72h or 3d")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError("write a duration of less than 100 years")
+    return timedelta(seconds=seconds)
 
 
 Duration = Annotated[
@@ -40,7 +55,9 @@ Duration = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)]
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=200)]
 
 
 class _Strict(BaseModel):
@@ -48,7 +65,7 @@ class _Strict(BaseModel):
 
 
 class _Triggers(_Strict):
-    alias: Name | None = None
+    alias: Alias | None = None
     stage: Literal["Staging", "Production"] | None = None
 
 
@@ -67,8 +84,8 @@ class _Parity(_Strict):
 class _MetricGate(_Strict):
     kind: Literal["metric"]
     name: Literal["rmse", "mae", "r2", "accuracy", "f1_macro"]
-    max: float | None = None
-    min: float | None = None
+    max: Finite | None = None
+    min: Finite | None = None
 
     @model_check(mode="after")
     def _bounded(self) -> "_MetricGate":
@@ -138,7 +155,24 @@ class PolicyFile(_Strict):
     """The whole file of one model."""
 
     model: Name
-    environments: dict[Name, _Environment] = Field(min_length=1)
+    environments: dict[Alias, _Environment] = Field(min_length=1)
+
+    @field_validator("environments")
+    @classmethod
+    def _can_be_told_apart(cls, environments: dict[str, _Environment]) -> dict[str, _Environment]:
+        """Each question means one environment, and none of them is an answer: an environment's own name."""
+        asked: dict[str, str] = {}
+        for name, environment in environments.items():
+            alias = environment.triggers.alias or f"to-{name}"
+            for word in (name, alias):
+                if _RESERVED.fullmatch(word):
+                    raise ValueError(f"MLflow has no aliases named {word}, choose another name")
+            if alias in environments:
+                raise ValueError(f"the alias {alias!r} is Headgate's own answer: ask for {name} with another one")
+            for question in filter(None, (alias, environment.triggers.stage)):
+                if asked.setdefault(question, name) != name:
+                    raise ValueError(f"{question} asks for both {asked[question]} and {name}")
+        return environments
 
 
 _DOMAIN = TypeAdapter(domain.EnvironmentPolicy)
@@ -168,6 +202,9 @@ def parse(text: str, source: str = "policy") -> domain.Policy:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise Invalid(source, f"line {line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except (ValueError, RecursionError) as error:
+        # PyYAML lets these through: a date that no calendar has, or brackets without end.
+        raise Invalid(source, f"line 1: not valid YAML: {error}") from error
     if root is None or not isinstance(value, dict):
         raise Invalid(source, "line 1: the file must be a mapping with the keys model and environments")
     try:
@@ -226,7 +263,11 @@ class PolicyFolder:
         file = self._folder / f"{model}.yaml"
         if not file.is_file():
             return domain.default_policy(model)
-        found = parse(file.read_text(), file.name)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise Invalid(file.name, f"line 1: the file cannot be read ({type(error).__name__})") from error
+        found = parse(text, file.name)
         if found.model != model:
             raise Invalid(file.name, f"line 1: model: the file is named after {model} but speaks of {found.model}")
         return found
