@@ -40,7 +40,8 @@ format: ## write the format and the safe fixes
 	ruff format .
 	ruff check --fix .
 
-bench: setup ## figures, as ratios measured side by side in one run
+bench: setup ## figures, as ratios measured side by side in one run; it installs PostgreSQL, too
+	@bash ci/install-system.sh test
 	$(PY) -m ci.bench
 
 triton-image: setup ## the base image of releases on the CPU, for target docker

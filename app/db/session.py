@@ -1,5 +1,7 @@
 """Connections and transactions, the same for SQLite (WAL) and PostgreSQL."""
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +22,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        # SQLite lets its writers find out by themselves whose turn it is, by sleeping and trying again: threads of one
+        # process that queue here wait for each other without sleeping past their turn.
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -29,7 +34,7 @@ class Database:
             Transient: the database is away or too busy.
             Invalid: a value is larger than its column.
         """
-        with self._session(self.engine) as session:
+        with self._turn, self._session(self.engine) as session:
             yield session
 
     @contextmanager
@@ -57,7 +62,14 @@ class Database:
 
 
 def now(session: Session) -> datetime:
-    """The database's clock, UTC: the one clock that all workers share."""
+    """The database's clock, UTC: the one clock that all workers share. Read once for each transaction."""
+    if "now" not in session.info:
+        session.info["now"] = _clock(session)
+    moment: datetime = session.info["now"]
+    return moment
+
+
+def _clock(session: Session) -> datetime:
     if session.get_bind().dialect.name == "sqlite":
         stamp = session.execute(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')")).scalar_one()
         return datetime.fromisoformat(stamp).replace(tzinfo=UTC)

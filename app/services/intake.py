@@ -13,6 +13,7 @@ from app.domain.policy import Policy, default_policy
 from app.domain.promotion import State
 from app.domain.registry import MAX_NAME, Ask, Change, ModelView, Withdrawal, can_be_watched, diff, interpret
 from app.parts import Core
+from app.services import writeback
 from app.services.outbox import is_own
 from app.services.promotions import open_promotion, stop
 
@@ -123,9 +124,13 @@ def _withdraw(session: Session, taken_back: Withdrawal) -> None:
 def _open(session: Session, core: Core, policy: Policy, ask: Ask, trouble: str) -> int | None:
     trigger = {"field": ask.change.field, "before": ask.change.before, "after": ask.change.after}
     row = open_promotion(session, core, policy, (ask.version, ask.environment), trigger, None)
-    if row is not None and trouble:
+    if row is None:
+        if not promotions.open_for(session, policy.model, ask.environment):
+            writeback.refuse_repeat(session, ask)  # it serves already; a mark that stays would look like a request
+        return None
+    if trouble:
         stop(session, row, State.FAILED, trouble, None)
-    return row.id if row is not None else None
+    return row.id
 
 
 def poll(core: Core) -> int:

@@ -107,12 +107,16 @@ def _send(core: Core, row: OutboxRow) -> None:
 
 
 def _set_stage(core: Core, model: str, arguments: dict[str, Any]) -> None:
-    version, stage, only_from = arguments["version"], arguments["stage"], arguments.get("only_from")
+    version, stage = arguments["version"], arguments["stage"]
     view = core.registry.read_model(model)
     present = view.stages.get(version, NO_STAGE) if view else None
-    if present is None or present == stage or (only_from is not None and present != only_from):
-        return
-    core.registry.set_stage(model, version, stage, archive=False)
+    if present is not None and present != stage and _may_leave(arguments, present):
+        core.registry.set_stage(model, version, stage, archive=False)
+
+
+def _may_leave(arguments: dict[str, Any], present: str) -> bool:
+    """Whether a stage write applies to a version that stands in `present`: its `only_from` names the stages."""
+    return "only_from" not in arguments or present in arguments["only_from"]
 
 
 def is_own(pending: list[OutboxRow], change: Change) -> bool:
@@ -159,7 +163,7 @@ def _apply(view: ModelView, row: OutboxRow) -> ModelView:
             del aliases[arguments["alias"]]
         case writeback.DELETE_TAG if arguments["key"] == ASK_TAG and asks.get(version) == arguments["value"]:
             del asks[version]
-        case writeback.SET_STAGE if arguments.get("only_from") in (None, stages.get(version, NO_STAGE)):
+        case writeback.SET_STAGE if _may_leave(arguments, stages.get(version, NO_STAGE)):
             stages[version] = arguments["stage"]
             if arguments["stage"] == NO_STAGE:
                 del stages[version]

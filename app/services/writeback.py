@@ -9,7 +9,7 @@ from app.db import outbox, releases
 from app.db.models import Promotion
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import ENDED, State
-from app.domain.registry import ASK_TAG, NO_STAGE
+from app.domain.registry import ASK_TAG, NO_STAGE, Ask
 
 SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
     "set_tag",
@@ -45,23 +45,38 @@ def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: Sta
 
 
 def _tell_live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
+    """The alias, and for the legacy UI the stage. A version has one stage but may serve in several environments:
+    going live in staging does not take it, or the version before it, out of Production."""
     _add(session, row.model, SET_ALIAS, alias=row.environment, version=row.version)
-    if policy.triggers.stage is None:
+    stage = policy.triggers.stage
+    if stage is None:
         return
-    _add(session, row.model, SET_STAGE, version=row.version, stage=policy.triggers.stage)
+    lower = {"only_from": [NO_STAGE, "Archived"]} if stage == "Staging" else {}
+    _add(session, row.model, SET_STAGE, version=row.version, stage=stage, **lower)
     before = releases.in_role(session, row.model, row.environment, releases.STABLE)
     if before is not None and before.version != row.version:
-        _add(session, row.model, SET_STAGE, version=before.version, stage="Archived")
+        _add(session, row.model, SET_STAGE, version=before.version, stage="Archived", only_from=[stage])
+
+
+def refuse_repeat(session: Session, ask: Ask) -> None:
+    """A version that serves already was asked for again: the request is taken away, and MLflow says why."""
+    reason = f"version {ask.version} already serves in {ask.environment}; nothing was done"
+    _add(session, ask.change.model, SET_TAG, version=ask.version, key="headgate.reason", value=reason)
+    _take_mark_away(session, ask.change.model, ask.change.field, ask.version, ask.environment)
+
+
+def _take_mark_away(session: Session, model: str, field: str, version: str, environment: str) -> None:
+    if field.startswith("alias:"):
+        _add(session, model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=version)
+    elif field == f"tag:{ASK_TAG}":
+        _add(session, model, DELETE_TAG, version=version, key=ASK_TAG, value=environment)
 
 
 def _take_request_away(session: Session, row: Promotion, state: State) -> None:
     trigger: Mapping[str, Any] = row.trigger
     field = str(trigger.get("field", ""))
-    if field.startswith("alias:"):
-        _add(session, row.model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=row.version)
-    elif field == f"tag:{ASK_TAG}":
-        _add(session, row.model, DELETE_TAG, version=row.version, key=ASK_TAG, value=row.environment)
-    elif field == "stage" and state is not State.LIVE:
+    _take_mark_away(session, row.model, field, row.version, row.environment)
+    if field == "stage" and state is not State.LIVE:
         asked = str(trigger.get("after") or NO_STAGE)
         _add(
             session,
@@ -69,7 +84,7 @@ def _take_request_away(session: Session, row: Promotion, state: State) -> None:
             SET_STAGE,
             version=row.version,
             stage=str(trigger.get("before") or NO_STAGE),
-            only_from=asked,
+            only_from=[asked],
         )
 
 
@@ -77,5 +92,5 @@ def _tag(session: Session, row: Promotion, key: str, value: str) -> None:
     _add(session, row.model, SET_TAG, version=row.version, key=key, value=value[:MAX_TAG])
 
 
-def _add(session: Session, model: str, operation: str, **arguments: str) -> None:
+def _add(session: Session, model: str, operation: str, **arguments: str | list[str]) -> None:
     outbox.add(session, model, operation, arguments)

@@ -123,6 +123,26 @@ def test_what_was_asked_again_after_the_end_is_a_new_request(world: World) -> No
     assert second != first
 
 
+def test_asking_for_what_serves_already_is_answered(world: World) -> None:
+    go_live(world, "1")
+    world.registry.change(MODEL, aliases={"production": "1", "to-production": "1"})
+    assert intake.observe(world.core, MODEL, intake.WEBHOOK) == []
+    outbox.deliver(world.core, "worker-1")
+    assert world.registry.models[MODEL].aliases == {"production": "1"}
+    assert "already serves in production" in world.tags("1")["headgate.reason"]
+    assert world.tags("1")["headgate.status"] == "live"
+
+
+def test_going_live_in_staging_leaves_production_its_stage(world: World) -> None:
+    go_live(world, "1")
+    for version in ("1", "2"):
+        assert world.run(world.ask(version, "staging"))["state"] == "LIVE"
+    view = world.registry.models[MODEL]
+    assert view.aliases == {"production": "1", "staging": "2"}
+    assert view.stages == {"1": "Production", "2": "Staging"}
+    assert intake.observe(world.core, MODEL, intake.POLL) == []
+
+
 def test_the_requester_cannot_approve(world: World) -> None:
     row = promotions.request(world.core, MODEL, "1", "production", "now", "rita")
     world.run(row.id)
