@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import schemas
@@ -45,20 +45,20 @@ def list_promotions(
     model: str | None = None,
     environment: str | None = None,
     state: State | None = None,
-    cursor: Annotated[int | None, Query(ge=1)] = None,
+    cursor: schemas.Number | None = None,
 ) -> dict[str, Any]:
     """Newest first, fifty a page."""
     return history.search(core.db, model, environment, state, cursor)
 
 
 @router.get("/{promotion_id}", response_model=schemas.Promotion, summary="Look at one promotion")
-def show_promotion(promotion_id: int, core: Parts, _caller: Reader) -> dict[str, Any]:
+def show_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader) -> dict[str, Any]:
     """State, steps with their seconds, gates, evidence, approvals, and the digest to approve."""
     return history.promotion(core.db, promotion_id)
 
 
 @router.get("/{promotion_id}/events", summary="Watch one promotion", response_class=StreamingResponse)
-def watch_promotion(promotion_id: int, core: Parts, _caller: Reader) -> StreamingResponse:
+def watch_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader) -> StreamingResponse:
     """Server-sent events: one `promotion` event for each change, the last one when it has ended."""
     history.promotion(core.db, promotion_id)  # an unknown id is a 404, not an empty stream
     return StreamingResponse(_events(core, promotion_id), media_type="text/event-stream")
@@ -87,28 +87,30 @@ def _events(core: Parts, promotion_id: int) -> Iterator[str]:
 @router.post(
     "/{promotion_id}/approvals", status_code=201, response_model=schemas.Promotion, summary="Approve or reject"
 )
-def decide(promotion_id: int, body: schemas.DecisionRequest, core: Parts, caller: Decider) -> dict[str, Any]:
+def decide(promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Parts, caller: Decider) -> dict[str, Any]:
     """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict."""
     approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
     return history.promotion(core.db, promotion_id)
 
 
 @router.post("/{promotion_id}/decide", response_model=schemas.Promotion, summary="Answer an inconclusive canary")
-def decide_canary(promotion_id: int, body: schemas.CanaryDecision, core: Parts, caller: Decider) -> dict[str, Any]:
+def decide_canary(
+    promotion_id: schemas.Number, body: schemas.CanaryDecision, core: Parts, caller: Decider
+) -> dict[str, Any]:
     """Lets the canary go on to the next weight or rolls it back."""
     approvals.decide_canary(core, promotion_id, caller, body.decision == "continue", body.reason)
     return history.promotion(core.db, promotion_id)
 
 
 @router.post("/{promotion_id}/cancel", status_code=202, response_model=schemas.Promotion, summary="Cancel")
-def cancel(promotion_id: int, body: schemas.Reason, core: Parts, caller: Canceller) -> dict[str, Any]:
+def cancel(promotion_id: schemas.Number, body: schemas.Reason, core: Parts, caller: Canceller) -> dict[str, Any]:
     """A rollout under way is first brought back to the stable release."""
     promotions.cancel(core, promotion_id, body.reason, caller.name)
     return history.promotion(core.db, promotion_id)
 
 
 @router.post("/{promotion_id}/retry", status_code=202, response_model=schemas.Promotion, summary="Try again")
-def retry(promotion_id: int, core: Parts, caller: Retrier) -> dict[str, Any]:
+def retry(promotion_id: schemas.Number, core: Parts, caller: Retrier) -> dict[str, Any]:
     """Starts a FAILED promotion anew, with the policy as it is now."""
     promotions.retry(core, promotion_id, caller.name)
     return history.promotion(core.db, promotion_id)

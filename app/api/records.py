@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -18,7 +17,11 @@ EXPORT_CHUNK = 500
 
 @router.get("/releases", tags=["releases"], summary="What serves, or served at a time")
 def releases(
-    core: Parts, _caller: Reader, model: str | None = None, environment: str | None = None, at: datetime | None = None
+    core: Parts,
+    _caller: Reader,
+    model: str | None = None,
+    environment: str | None = None,
+    at: schemas.Moment | None = None,
 ) -> list[dict[str, Any]]:
     """Stable and canary releases with their weights; with `at` (ISO 8601 with zone) what was stable then."""
     return history.serving(core.db, model, environment, at)
@@ -26,7 +29,7 @@ def releases(
 
 @router.get("/changes", tags=["intake"], response_model=schemas.Page, summary="The ledger of registry changes")
 def changes(
-    core: Parts, _caller: Reader, model: str | None = None, cursor: Annotated[int | None, Query(ge=1)] = None
+    core: Parts, _caller: Reader, model: str | None = None, cursor: schemas.Number | None = None
 ) -> dict[str, Any]:
     """Each net change that was seen in MLflow, how it was seen, and the promotion that it opened."""
     return history.changes(core.db, model, cursor)
@@ -36,7 +39,7 @@ def changes(
 def audit(
     core: Parts,
     _caller: Auditor,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> list[dict[str, Any]]:
     """Leaves with a sequence number above `after`."""

@@ -1,11 +1,24 @@
 """The bodies that the API takes and gives, with the descriptions that OpenAPI shows."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
 Text = Annotated[str, Field(max_length=2000)]
+# What the database's integers hold; no row can have a number outside of it.
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("this moment lies beyond the calendar") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 
 
 class _Body(BaseModel):
