@@ -5,11 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import or_, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.models import NamedLease, OutboxRow
-from app.db.session import now
+from app.db.session import insert_or_ignore, now
 
 
 def add(session: Session, model: str, operation: str, arguments: Mapping[str, Any]) -> None:
@@ -65,13 +64,7 @@ def take_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:
         return True
     if session.get(NamedLease, name) is not None:
         return False
-    try:
-        with session.begin_nested():
-            session.add(NamedLease(name=name, owner=owner, until=moment + ttl))
-            session.flush()
-    except IntegrityError:
-        return False
-    return True
+    return insert_or_ignore(session, NamedLease(name=name, owner=owner, until=moment + ttl))
 
 
 def renew_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:

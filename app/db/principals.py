@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.models import Approval, IdempotentAnswer, Principal
-from app.db.session import now
+from app.db.session import insert_or_ignore, now
 
 
 def add(session: Session, name: str, role: str, token_hash: str) -> bool:
     """Add a principal; False where the name is taken."""
-    return _add(session, Principal(name=name, role=role, token_hash=token_hash, created_at=now(session)))
+    return insert_or_ignore(session, Principal(name=name, role=role, token_hash=token_hash, created_at=now(session)))
 
 
 def by_token(session: Session, token_hash: str) -> Principal | None:
@@ -41,7 +40,7 @@ def remember(
     session: Session, principal: str, key: str, body_digest: str, status: int, body: Mapping[str, Any]
 ) -> bool:
     """Keep an answer under its Idempotency-Key; False where the key is taken."""
-    return _add(
+    return insert_or_ignore(
         session,
         IdempotentAnswer(
             principal=principal,
@@ -52,13 +51,3 @@ def remember(
             created_at=now(session),
         ),
     )
-
-
-def _add(session: Session, row: Principal | IdempotentAnswer) -> bool:
-    try:
-        with session.begin_nested():
-            session.add(row)
-            session.flush()
-    except IntegrityError:
-        return False
-    return True

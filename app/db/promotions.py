@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.models import Promotion, StepRun
-from app.db.session import now
+from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
 from app.domain.promotion import ACTIVE, ENDED, State
 
@@ -41,13 +41,7 @@ def get_locked(session: Session, promotion_id: int) -> Promotion | None:
 
 def insert(session: Session, row: Promotion) -> bool:
     """Insert the promotion; False where another one already waits for the same model and environment."""
-    try:
-        with session.begin_nested():
-            session.add(row)
-            session.flush()
-    except IntegrityError:
-        return False
-    return True
+    return insert_or_ignore(session, row)
 
 
 def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tuple[Promotion, Claim] | None:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.models import ChangeRow, Delivery, ObservedModel, Setting
-from app.db.session import now
+from app.db.session import insert_or_ignore, now
 from app.domain.registry import Change, ModelView
 
 BASELINE = "registry.baseline"
@@ -32,13 +31,7 @@ def store(session: Session, name: str, view: ModelView | None, generation: int) 
         return session.execute(gone.returning(ObservedModel.name)).first() is not None
     if generation == 0:
         row = ObservedModel(name=name, view=view.as_json(), generation=1, observed_at=now(session))
-        try:
-            with session.begin_nested():
-                session.add(row)
-                session.flush()
-        except IntegrityError:
-            return False
-        return True
+        return insert_or_ignore(session, row)
     newer = (
         update(ObservedModel)
         .where(ObservedModel.name == name, ObservedModel.generation == generation)
@@ -78,17 +71,8 @@ def changes(session: Session, model: str | None, before_id: int | None, limit: i
 
 def add_delivery(session: Session, source: str, delivery_id: str, event: str, model: str | None) -> bool:
     """Remember a webhook call; False where this delivery came before."""
-    try:
-        with session.begin_nested():
-            session.add(
-                Delivery(
-                    source=source, delivery_id=delivery_id, received_at=now(session), event=event[:255], model=model
-                )
-            )
-            session.flush()
-    except IntegrityError:
-        return False
-    return True
+    row = Delivery(source=source, delivery_id=delivery_id, received_at=now(session), event=event[:255], model=model)
+    return insert_or_ignore(session, row)
 
 
 def unobserved_models(session: Session) -> Sequence[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
@@ -59,6 +59,17 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def insert_or_ignore(session: Session, row: object) -> bool:
+    """Insert a row; False where a unique constraint says that somebody was faster. The transaction goes on."""
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
 
 
 def now(session: Session) -> datetime:
