@@ -24,7 +24,7 @@ NO_SOAK = Rollout(soak=timedelta(0))
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> World:
     made = World(database, tmp_path)
-    made.policies.known[MODEL] = quick(default_policy(MODEL), rollout=NO_SOAK)
+    made.policies.known[MODEL] = quick(quick(default_policy(MODEL), rollout=NO_SOAK), "staging", rollout=NO_SOAK)
     return made
 
 
