@@ -134,6 +134,9 @@ def test_asking_for_what_serves_already_is_answered(world: World) -> None:
 
 
 def test_going_live_in_staging_leaves_production_its_stage(world: World) -> None:
+    world.policies.known[MODEL] = quick(
+        quick(default_policy(MODEL), rollout=NO_SOAK), "staging", rollout=NO_SOAK, approvals=Approvals(required=0)
+    )
     go_live(world, "1")
     for version in ("1", "2"):
         assert world.run(world.ask(version, "staging"))["state"] == "LIVE"
