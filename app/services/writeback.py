@@ -1,15 +1,15 @@
 """What Headgate tells MLflow: which writes a transition causes. They are queued here and sent by services.outbox."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, releases
+from app.db import outbox, promotions, releases
 from app.db.models import Promotion
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import ENDED, State
-from app.domain.registry import ASK_TAG, NO_STAGE, Ask
+from app.domain.registry import ASK_TAG, NO_STAGE, Ask, Change
 
 SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
     "set_tag",
@@ -41,7 +41,7 @@ def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: Sta
     if state is State.LIVE:
         _tell_live(session, row, policy)
     if state in ENDED:
-        _take_request_away(session, row, state)
+        _take_requests_away(session, row, policy, state)
 
 
 def _tell_live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
@@ -65,6 +65,13 @@ def refuse_repeat(session: Session, ask: Ask) -> None:
     _take_mark_away(session, ask.change.model, ask.change.field, ask.version, ask.environment)
 
 
+def refuse_environment(session: Session, change: Change, known: Collection[str]) -> str:
+    """A version was marked for an environment that its policy does not have: MLflow says which ones there are."""
+    reason = f"the policy has no environment {change.after!r}; it has: {', '.join(sorted(known))}"
+    _add(session, change.model, SET_TAG, version=str(change.version), key="headgate.reason", value=reason[:MAX_TAG])
+    return reason
+
+
 def _take_mark_away(session: Session, model: str, field: str, version: str, environment: str) -> None:
     if field.startswith("alias:"):
         _add(session, model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=version)
@@ -72,10 +79,15 @@ def _take_mark_away(session: Session, model: str, field: str, version: str, envi
         _add(session, model, DELETE_TAG, version=version, key=ASK_TAG, value=environment)
 
 
-def _take_request_away(session: Session, row: Promotion, state: State) -> None:
+def _take_requests_away(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State) -> None:
+    """The version has its answer, so all that asks for it in this environment goes: a mark that stayed would be no
+    change when it is set again, and that request would be lost."""
+    if any(waiting.version == row.version for waiting in promotions.waiting(session, row.model, row.environment)):
+        return  # the version was asked for anew, and these marks belong to that promotion
     trigger: Mapping[str, Any] = row.trigger
     field = str(trigger.get("field", ""))
-    _take_mark_away(session, row.model, field, row.version, row.environment)
+    for mark in sorted({f"alias:{policy.triggers.alias}", f"tag:{ASK_TAG}", field}):
+        _take_mark_away(session, row.model, mark, row.version, row.environment)
     if field == "stage" and state is not State.LIVE:
         asked = str(trigger.get("after") or NO_STAGE)
         _add(
