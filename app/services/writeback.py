@@ -31,17 +31,19 @@ def announce(session: Session, row: Promotion, url: str) -> None:
 def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> None:
     """A promotion has entered `state`: status and reason on the version; at the end the request is taken away.
 
-    The status comes last: whoever sees it finds what explains it already there.
+    The request goes first: MLflow can delete an alias only whatever it points to, so a person who reads the end and
+    asks for the next version must not find us still deleting. The status comes last: whoever sees it finds what
+    explains it already there.
     """
+    if state in ENDED:
+        _take_requests_away(session, row, policy, state)
+    if state is State.LIVE:
+        _tell_live(session, row, policy)
     if reason or state is State.REQUESTED:  # a second try starts with a clean slate
         _tag(session, row, "headgate.reason", reason)
     if state is State.APPROVAL and row.digest:
         _tag(session, row, "headgate.digest", row.digest)
     _tag(session, row, "headgate.status", state.label)
-    if state is State.LIVE:
-        _tell_live(session, row, policy)
-    if state in ENDED:
-        _take_requests_away(session, row, policy, state)
 
 
 def _tell_live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:

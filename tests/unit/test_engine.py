@@ -146,6 +146,20 @@ def test_going_live_in_staging_leaves_production_its_stage(world: World) -> None
     assert intake.observe(world.core, MODEL, intake.POLL) == []
 
 
+def test_a_request_is_gone_before_mlflow_says_how_it_ended(world: World) -> None:
+    # Whoever reads the answer may ask for the next version at once; a late delete would take that request with it.
+    seen: list[dict[str, str]] = []
+    set_alias = world.registry.set_alias
+
+    def look(model: str, alias: str, version: str) -> None:
+        seen.append(dict(world.registry.models[model].aliases))
+        set_alias(model, alias, version)
+
+    world.registry.set_alias = look  # type: ignore[method-assign]
+    go_live(world, "1")
+    assert seen == [{}]
+
+
 def test_the_requester_cannot_approve(world: World) -> None:
     row = promotions.request(world.core, MODEL, "1", "production", "now", "rita")
     world.run(row.id)
