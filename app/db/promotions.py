@@ -155,6 +155,12 @@ def open_for(session: Session, model: str, environment: str) -> Sequence[Promoti
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
 
 
+def waiting(session: Session, model: str, environment: str) -> Sequence[Promotion]:
+    """The promotion, if any, that waits until the model and environment are free."""
+    query = select(Promotion).where(Promotion.model == model, Promotion.environment == environment)
+    return session.scalars(query.where(Promotion.state == State.REQUESTED.value)).all()
+
+
 def active_for(session: Session, model: str, environment: str) -> Promotion | None:
     """The one promotion that occupies the model and environment now."""
     query = select(Promotion).where(Promotion.model == model, Promotion.environment == environment)

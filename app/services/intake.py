@@ -1,6 +1,7 @@
 """Intake: webhooks and polls are hints; `observe` reads the truth from MLflow and opens what a net change asks for."""
 
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +10,9 @@ from sqlalchemy.orm import Session
 from app.db import outbox, promotions, registry
 from app.db.session import now
 from app.domain.errors import Conflict, HeadgateError, Invalid
-from app.domain.policy import Policy, default_policy
+from app.domain.policy import EnvironmentPolicy, Policy, Triggers, default_policy
 from app.domain.promotion import State
-from app.domain.registry import MAX_NAME, Ask, Change, ModelView, Withdrawal, can_be_watched, diff, interpret
+from app.domain.registry import ASK_TAG, MAX_NAME, Ask, Change, ModelView, Withdrawal, can_be_watched, diff, interpret
 from app.parts import Core
 from app.services import writeback
 from app.services.outbox import is_own
@@ -20,6 +21,7 @@ from app.services.promotions import open_promotion, stop
 log = logging.getLogger(__name__)
 WEBHOOK, POLL, OWN = "webhook", "poll", "headgate"
 MAX_ROUNDS = 5
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _record(
 
 def _act_on_all(session: Session, core: Core, model: str, found: list[Change], via: str, known: bool) -> list[int]:
     pending = list(outbox.pending(session, model))
-    policy, trouble = _policy(core, model)
+    policy, trouble = _policy(core, model, found)
     opened = []
     for change in found:
         promotion_id, note = None, ""
@@ -99,20 +101,33 @@ def _act_on_all(session: Session, core: Core, model: str, found: list[Change], v
             note = "first look at this registry: a stage set before is history, not a request"
         elif ask is not None:
             promotion_id = _open(session, core, policy, ask, trouble)
+        elif change.field == f"tag:{ASK_TAG}" and change.after is not None:
+            note = writeback.refuse_environment(session, change, policy.environments)
         registry.add_change(session, change, via, note or trouble, promotion_id)
         if promotion_id is not None:
             opened.append(promotion_id)
     return opened
 
 
-def _policy(core: Core, model: str) -> tuple[Policy, str]:
+def _policy(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:
     """The policy that says what a change means. A malformed file is no reason to overlook a request: the default's
-    triggers apply then, and the promotion that they open fails at once with the second value as its reason."""
+    triggers and any `to-<environment>` apply then, and what they open fails at once with the second value as reason."""
     try:
         return core.policies.policy(model), ""
     except Invalid as error:
         remedy = "Mend the file (`headgate policy check FILE`), then `headgate retry` or ask again in MLflow."
-        return default_policy(model), f"The policy is malformed: {error} {remedy}"
+        default = default_policy(model)
+        asked = {name: EnvironmentPolicy(Triggers(f"to-{name}")) for name in filter(None, map(_asked, found))}
+        return Policy(model, {**asked, **default.environments}), f"The policy is malformed: {error} {remedy}"
+
+
+def _asked(change: Change) -> str | None:
+    """The environment that a change names by itself, whatever the policy says."""
+    if change.field == f"tag:{ASK_TAG}":
+        name = change.after or ""
+    else:
+        name = change.field.removeprefix("alias:to-") if change.field.startswith("alias:to-") else ""
+    return name if _ENVIRONMENT.fullmatch(name) else None
 
 
 def _withdraw(session: Session, taken_back: Withdrawal) -> None:

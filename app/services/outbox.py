@@ -125,19 +125,19 @@ def is_own(pending: list[OutboxRow], change: Change) -> bool:
 
 
 def _produces(row: OutboxRow, change: Change) -> bool:
+    """Whether this write turns `before` into `after`: of another version, or from another value, it is somebody's."""
     arguments = row.arguments
+    version = arguments["version"]
     match row.operation:
         case writeback.SET_STAGE:
-            return change.field == "stage" and (change.version, change.after) == (
-                arguments["version"],
-                arguments["stage"],
-            )
+            return change.field == "stage" and (change.version, change.after) == (version, arguments["stage"])
         case writeback.SET_ALIAS:
-            return change.field == f"alias:{arguments['alias']}" and change.after == arguments["version"]
+            return change.field == f"alias:{arguments['alias']}" and change.after == version
         case writeback.DELETE_ALIAS:
-            return change.field == f"alias:{arguments['alias']}" and change.after is None
+            return change.field == f"alias:{arguments['alias']}" and (change.before, change.after) == (version, None)
         case writeback.DELETE_TAG:
-            return change.field == f"tag:{arguments['key']}" and change.after is None
+            seen = (change.field, change.version, change.before, change.after)
+            return seen == (f"tag:{arguments['key']}", version, arguments["value"], None)
     return False
 
 

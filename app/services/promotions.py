@@ -12,7 +12,7 @@ from app.db.promotions import Claim
 from app.db.session import now
 from app.domain.digests import digest_json
 from app.domain.errors import Conflict, HeadgateError, Invalid, NotFound
-from app.domain.policy import Policy
+from app.domain.policy import EnvironmentPolicy, Policy
 from app.domain.promotion import ENDED, State, may_follow
 from app.parts import Core
 from app.policy_files import freeze, thaw
@@ -28,9 +28,7 @@ def request(core: Core, model: str, version: str, environment: str, reason: str,
         Conflict: the version is already on its way, or already live there.
     """
     policy = core.policies.policy(model)
-    if environment not in policy.environments:
-        known = ", ".join(sorted(policy.environments))
-        raise Invalid("environment", f"the policy of {model} has no environment {environment!r}", f"It has: {known}.")
+    _rules(policy, environment)
     if core.registry.version(model, version) is None:
         raise NotFound(f"MLflow has no version {version} of a model named {model!r}.", "Check both in MLflow's UI.")
     with core.db.begin() as session:
@@ -43,6 +41,15 @@ def request(core: Core, model: str, version: str, environment: str, reason: str,
             )
     core.queue.advance(row.id)
     return row
+
+
+def _rules(policy: Policy, environment: str) -> EnvironmentPolicy:
+    if environment not in policy.environments:
+        known = ", ".join(sorted(policy.environments))
+        raise Invalid(
+            "environment", f"the policy of {policy.model} has no environment {environment!r}", f"It has: {known}."
+        )
+    return policy.environments[environment]
 
 
 def open_promotion(
@@ -204,7 +211,7 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
     Raises:
         NotFound: there is no such promotion.
         Conflict: it did not fail, or a newer one has taken its place.
-        Invalid: the model's policy, which is read anew, is malformed.
+        Invalid: the model's policy, which is read anew, is malformed or has lost the environment.
     """
     with core.db.begin() as session:
         row = _existing(session, promotion_id)
@@ -213,7 +220,7 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
         if promotions.open_for(session, row.model, row.environment):
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
         audit.append(session, "promotion.retry", {"promotion": row.id, "by": by})
-        row.policy = freeze(core.policies.policy(row.model).environments[row.environment])
+        row.policy = freeze(_rules(core.policies.policy(row.model), row.environment))
         row.policy_digest = digest_json(row.policy)
         row.lease_epoch += 1
         row.stop, row.digest = None, None

@@ -1,5 +1,7 @@
 """Intake against a registry that holds whatever people put there: no request is lost, no model hides another one."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +9,22 @@ import pytest
 
 from app.db.models import Setting
 from app.db.session import Database
-from app.domain.errors import Transient
-from app.domain.policy import Policy
+from app.domain.errors import Invalid, Transient
+from app.domain.policy import Approvals, Policy, Rollout, default_policy
 from app.domain.registry import ModelView
-from app.services import history, intake
+from app.services import history, intake, outbox, promotions
 from app.services.intake import Call
+from tests.fakes import quick
 from tests.plant import MODEL, World
 
+NO_SOAK = Rollout(soak=timedelta(0))
 LAST = "zebra"  # a poll reads models in the order of their names
 
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> World:
     made = World(database, tmp_path)
+    made.policies.known[MODEL] = quick(default_policy(MODEL), "staging", rollout=NO_SOAK)
     made.registry.register(LAST, "1")
     intake.poll(made.core)
     return made
@@ -107,3 +112,126 @@ def test_stages_are_history_until_every_model_has_been_seen_once(world: World) -
     world.registry.change("old", stages={"1": "Production"})
     intake.poll(world.core)
     assert asked_for(world) == [("old", "1", "production")]
+
+
+def go_live(world: World, version: str) -> int:
+    """Version goes live in staging, asked for over REST; the policy wants no approval there."""
+    row = promotions.request(world.core, MODEL, version, "staging", "", "ada")
+    assert world.run(row.id)["state"] == "LIVE"
+    return row.id
+
+
+def observed(world: World) -> list[int]:
+    return intake.observe(world.core, MODEL, intake.WEBHOOK)
+
+
+def aliases(world: World) -> dict[str, str]:
+    return dict(world.registry.models[MODEL].aliases)
+
+
+def set_alias(world: World, alias: str, version: str) -> None:
+    world.registry.change(MODEL, aliases={**aliases(world), alias: version})
+
+
+def test_asking_for_what_serves_is_answered_and_can_be_asked_again(world: World) -> None:
+    go_live(world, "1")
+    set_alias(world, "to-staging", "1")
+    assert observed(world) == []
+    outbox.deliver(world.core, "worker-1")
+    assert aliases(world) == {"staging": "1"}
+    # An alias that stayed would be no change when it is set again: that request would be lost.
+    go_live(world, "2")
+    set_alias(world, "to-staging", "1")
+    assert len(observed(world)) == 1
+
+
+def test_at_the_end_every_question_for_the_version_is_gone(world: World) -> None:
+    row = promotions.request(world.core, MODEL, "1", "staging", "", "ada")
+    set_alias(world, "to-staging", "1")
+    world.registry.change(MODEL, asks={"1": "staging", "2": "production"})
+    opened = observed(world)
+    assert asked_for(world)[1:] == [(MODEL, "2", "production")] and len(opened) == 1
+    assert world.run(row.id)["state"] == "LIVE"
+    assert aliases(world) == {"staging": "1"}
+    assert world.registry.models[MODEL].asks == {"2": "production"}
+
+
+def test_a_question_that_a_newer_promotion_answers_is_left_alone(world: World) -> None:
+    # Given a promotion that has been superseded and not yet ended, when its version is asked for again,
+    set_alias(world, "to-production", "1")
+    (first,) = observed(world)
+    world.runner.advance(first)
+    set_alias(world, "to-production", "2")
+    observed(world)
+    set_alias(world, "to-production", "1")
+    (third,) = observed(world)
+    # then its end does not take the new request away, which can still be taken back.
+    assert world.run(first)["state"] == "SUPERSEDED"
+    assert aliases(world) == {"to-production": "1"}
+    world.registry.change(MODEL, aliases={})
+    observed(world)
+    assert world.run(third)["state"] == "CANCELLED"
+
+
+def test_taking_back_is_not_taken_for_our_own_clean_up_of_another_version(world: World) -> None:
+    # Given a promotion that has ended, whose tag and alias are not yet taken away,
+    world.registry.change(MODEL, asks={"1": "staging"})
+    (first,) = observed(world)
+    promotions.cancel(world.core, first, "", "ada")
+    # when another version is asked for, by a tag or by moving the alias, and that is taken back,
+    world.registry.change(MODEL, asks={"1": "staging", "2": "staging"})
+    (second,) = observed(world)
+    world.registry.change(MODEL, asks={"1": "staging"})
+    observed(world)
+    # then that counts.
+    assert world.show(second)["state"] == "CANCELLED"
+    set_alias(world, "to-production", "1")
+    (third,) = observed(world)
+    promotions.cancel(world.core, third, "", "ada")
+    set_alias(world, "to-production", "2")
+    (fourth,) = observed(world)
+    world.registry.change(MODEL, aliases={})
+    observed(world)
+    assert world.show(fourth)["state"] == "CANCELLED"
+
+
+def test_archiving_the_version_before_does_not_overwrite_what_a_person_has_made_of_it(world: World) -> None:
+    world.policies.known[MODEL] = quick(default_policy(MODEL), approvals=Approvals(required=0), rollout=NO_SOAK)
+    for version in ("1", "2"):
+        row = promotions.request(world.core, MODEL, version, "production", "", "ada")
+        world.runner.advance(row.id)
+        assert world.show(row.id)["state"] == "LIVE"
+        if version == "1":
+            outbox.deliver(world.core, "worker-1")
+            observed(world)
+            world.registry.change(MODEL, stages={"1": "Staging"})  # a person asks for it elsewhere
+            assert len(observed(world)) == 1
+    outbox.deliver(world.core, "worker-1")
+    assert world.registry.models[MODEL].stages == {"1": "Staging", "2": "Production"}
+
+
+def test_an_environment_that_the_policy_does_not_know_is_answered_on_the_version(world: World) -> None:
+    world.registry.change(MODEL, asks={"1": "prodution"})
+    assert observed(world) == []
+    outbox.deliver(world.core, "worker-1")
+    assert "no environment 'prodution'" in world.tags("1")["headgate.reason"]
+    assert "production, staging" in world.tags("1")["headgate.reason"]
+    world.registry.change(MODEL, asks={"1": "production"})
+    assert len(observed(world)) == 1
+
+
+@pytest.mark.parametrize("ask", [{"aliases": {"to-moon": "1"}}, {"asks": {"1": "moon"}}])
+def test_a_request_under_a_malformed_policy_is_never_overlooked(world: World, ask: dict[str, dict[str, str]]) -> None:
+    known = default_policy(MODEL)
+    world.policies.known[MODEL] = Invalid("airbnb-price.yaml", "line 3: unknown key")
+    world.registry.change(MODEL, **ask)
+    (promotion_id,) = observed(world)
+    outbox.deliver(world.core, "worker-1")
+    assert world.show(promotion_id)["state"] == "FAILED"
+    assert "line 3: unknown key" in world.tags("1")["headgate.reason"]
+    world.policies.known[MODEL] = known
+    with pytest.raises(Invalid, match="no environment 'moon'"):
+        promotions.retry(world.core, promotion_id, "ada")
+    world.policies.known[MODEL] = replace(known, environments={"moon": known.environments["staging"]})
+    promotions.retry(world.core, promotion_id, "ada")
+    assert world.run(promotion_id)["state"] == "LIVE"
