@@ -7,21 +7,30 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import AuditHead, AuditLeaf
-from app.db.session import now
+from app.db.session import at_last, now
 from app.domain.audit import GENESIS, Leaf, leaf_hash
 
+PAGE = 1000
 
-def append(session: Session, kind: str, body: dict[str, Any]) -> Leaf:
-    """Add one leaf to the chain in the caller's transaction; appenders wait for each other on the head row."""
+
+def append(session: Session, kind: str, body: dict[str, Any]) -> None:
+    """Add one leaf to the chain with the caller's transaction, as its last act.
+
+    Appenders wait for each other on the head row. Whoever holds it takes no other lock any more, so that nobody can
+    wait in a circle: all the rows that a transaction touches are locked before.
+    """
+    at_last(session, lambda: _append(session, kind, body))
+
+
+def _append(session: Session, kind: str, body: dict[str, Any]) -> None:
     head = session.get(AuditHead, 1, with_for_update=True, populate_existing=True)
     if head is None:  # the migration writes the row; a chain without its head must not be continued
         raise RuntimeError("the audit chain has no head row: run the migrations")
     seq, at = head.seq + 1, now(session).isoformat()
-    leaf = Leaf(seq, at, kind, body, head.hash, leaf_hash(seq, at, kind, body, head.hash))
-    session.add(AuditLeaf(seq=seq, at=at, kind=kind, body=body, previous=head.hash, hash=leaf.hash))
-    head.seq, head.hash = seq, leaf.hash
+    digest = leaf_hash(seq, at, kind, body, head.hash)
+    session.add(AuditLeaf(seq=seq, at=at, kind=kind, body=body, previous=head.hash, hash=digest))
+    head.seq, head.hash = seq, digest
     session.flush()
-    return leaf
 
 
 def head(session: Session) -> tuple[int, str]:
@@ -31,7 +40,13 @@ def head(session: Session) -> tuple[int, str]:
 
 
 def leaves(session: Session, after: int = 0, limit: int | None = None) -> Iterator[Leaf]:
-    """The leaves behind `after`, in order."""
-    query = select(AuditLeaf).where(AuditLeaf.seq > after).order_by(AuditLeaf.seq).limit(limit)
-    for row in session.scalars(query.execution_options(yield_per=1000)):
-        yield Leaf(row.seq, row.at, row.kind, row.body, row.previous, row.hash)
+    """The leaves behind `after`, in order. They are read page by page, so a reader may stop anywhere."""
+    while limit is None or limit > 0:
+        size = PAGE if limit is None else min(PAGE, limit)
+        query = select(AuditLeaf).where(AuditLeaf.seq > after).order_by(AuditLeaf.seq).limit(size)
+        page = session.scalars(query).all()
+        for row in page:
+            yield Leaf(row.seq, row.at, row.kind, row.body, row.previous, row.hash)
+        if len(page) < size:
+            return
+        after, limit = page[-1].seq, limit - size if limit is not None else None

@@ -144,6 +144,13 @@ def wake(session: Session, promotion_id: int) -> None:
     session.execute(query.values(next_run_at=now(session)).execution_options(synchronize_session=False))
 
 
+def wake_waiting(session: Session, model: str, environment: str) -> None:
+    """Make due at once whatever waits until the model and environment are free."""
+    query = update(Promotion).where(Promotion.model == model, Promotion.environment == environment)
+    query = query.where(Promotion.state == State.REQUESTED.value, Promotion.next_run_at.is_not(None))
+    session.execute(query.values(next_run_at=now(session)).execution_options(synchronize_session=False))
+
+
 def open_for(session: Session, model: str, environment: str) -> Sequence[Promotion]:
     """The promotions of a model and environment that have not ended, oldest first: at most one runs, one waits."""
     query = (

@@ -14,9 +14,17 @@ BASELINE = "registry.baseline"
 
 
 def observed(session: Session, model: str) -> tuple[ModelView | None, int]:
-    """What was last seen of a model, and the generation of that; (None, 0) where it was never seen."""
+    """What was last seen of a model, and the generation of that; (None, 0) where it was never seen. The row is locked:
+    whoever compares it with what MLflow says now also replaces it."""
     row = session.get(ObservedModel, model, populate_existing=True, with_for_update=True)
     return (ModelView.from_json(model, row.view), row.generation) if row else (None, 0)
+
+
+def generation(session: Session, model: str) -> int:
+    """The generation of what was last seen of a model, 0 where it was never seen."""
+    return (
+        session.execute(select(ObservedModel.generation).where(ObservedModel.name == model)).scalar_one_or_none() or 0
+    )
 
 
 def all_observed(session: Session) -> dict[str, ModelView]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.domain.errors import Invalid, Transient
 
 BUSY_TIMEOUT_S = 15
+_LAST = "last"
 
 
 class Database:
@@ -22,9 +23,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._reader = self.engine.execution_options(**({"headgate_read": True} if sqlite else snapshot))
         # SQLite lets its writers find out by themselves whose turn it is, by sleeping and trying again: threads of one
         # process that queue here wait for each other without sleeping past their turn.
-        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
+        self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -39,8 +43,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that only reads: on SQLite it does not wait for a writer."""
-        with self._session(self.engine.execution_options(headgate_read=True)) as session:
+        """A transaction that only reads, all of it at one moment: on SQLite it does not wait for a writer either."""
+        with self._session(self._reader) as session:
             yield session
 
     @contextmanager
@@ -48,6 +52,8 @@ class Database:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
+                for act in session.info.pop(_LAST, ()):
+                    act()
         except (OperationalError, InterfaceError, PoolExhausted) as error:
             # The driver's text holds the statement and its values, so only the kind of error is passed on.
             raise Transient(
@@ -70,6 +76,11 @@ def insert_or_ignore(session: Session, row: object) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def at_last(session: Session, act: Callable[[], None]) -> None:
+    """Have `act` run when all else in the transaction is done, just before it is committed."""
+    session.info.setdefault(_LAST, []).append(act)
 
 
 def now(session: Session) -> datetime:

@@ -53,7 +53,7 @@ def observe(core: Core, model: str, via: str) -> list[int]:
     for _ in range(MAX_ROUNDS):
         with core.db.read() as session:
             moment = now(session)
-            _, generation = registry.observed(session, model)
+            generation = registry.generation(session, model)
         after = core.registry.read_model(model)
         try:
             opened = _record(core, model, after, generation, moment, via)

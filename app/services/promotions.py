@@ -177,8 +177,7 @@ def transition(
     }
     audit.append(session, "promotion.transition", body)
     if after in ENDED:
-        for waiting in promotions.open_for(session, row.model, row.environment):
-            promotions.wake(session, waiting.id)
+        promotions.wake_waiting(session, row.model, row.environment)
 
 
 def _next_run(session: Session, before: State, after: State, delay: timedelta) -> datetime | None:
