@@ -204,11 +204,12 @@ class FakeServer:
 
 @dataclass
 class FakeRouter:
-    """Keeps the routes it was given and the history of one model's changes."""
+    """Keeps the routes it was given and the history of one model's changes; `answers` is its health check."""
 
     routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     history: list[Route] = field(default_factory=list)
     away: bool = False
+    answers: Callable[[Endpoint], bool] = lambda endpoint: True
 
     def apply(self, routes: list[Route], change: Route) -> None:
         if self.away:
@@ -217,10 +218,13 @@ class FakeRouter:
         self.history.append(change)
 
     def status(self, model: str, environment: str) -> RouteStatus:
-        route = self.routes.get((model, environment))
-        if route is None or route.canary is None:
-            return RouteStatus({"stable": 100, "canary": 0}, {})
-        return RouteStatus({"stable": 100 - route.weight, "canary": route.weight}, {})
+        route = self.routes.get((model, environment)) or Route(model, environment, None)
+        weights, up = {}, {}
+        if route.canary is not None:
+            weights["canary"], up["canary"] = route.weight, self.answers(route.canary.endpoint)
+        if route.stable is not None:
+            weights["stable"], up["stable"] = 100 - weights.get("canary", 0), self.answers(route.stable.endpoint)
+        return RouteStatus(weights, up)
 
     def address(self, environment: str) -> str:
         return "http://127.0.0.1:9090"

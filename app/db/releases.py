@@ -68,8 +68,11 @@ def retire(session: Session, promotion_id: int) -> None:
     _update(session, canary, {"role": RETIRED, "weight": 0, "retired_at": now(session), "lease_until": None})
 
 
-def set_endpoint(session: Session, release_id: int, endpoint: Mapping[str, Any]) -> None:
-    _update(session, Release.id == release_id, {"endpoint": dict(endpoint)})
+def set_stable_endpoint(session: Session, release_id: int, endpoint: Mapping[str, Any]) -> bool:
+    """Record where a stable release listens; False where it is stable no more."""
+    query = update(Release).where(Release.id == release_id, Release.role == STABLE).values(endpoint=dict(endpoint))
+    recorded = query.returning(Release.id).execution_options(synchronize_session=False)
+    return session.execute(recorded).first() is not None
 
 
 def _update(session: Session, where: Any, values: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ from app.db import outbox, releases
 from app.db.models import Release
 from app.db.session import Database, now
 from app.domain.digests import short
-from app.domain.errors import Fault, Transient
+from app.domain.errors import HeadgateError
 from app.parts import Plant
-from app.ports import Endpoint, ReleaseSpec, Route, Server
+from app.ports import Endpoint, ReleaseSpec, Route, Server, TrafficRouter
 
 log = logging.getLogger(__name__)
 
@@ -74,34 +74,52 @@ def canary_lease_holds(db: Database, model: str, environment: str) -> bool:
 
 
 def tend(db: Database, plant: Plant, owner: str) -> list[str]:
-    """Start again what should serve and does not run, and have the router follow; returns the names started."""
+    """Start again what should serve and does not run, and have the router follow; returns the names started.
+
+    A worker may have died after starting a server, or after recording where it listens: whatever is missing is done.
+    """
     with db.begin() as session:
         if not outbox.take_lease(session, "tend", owner, timedelta(seconds=60)):
             return []
         serving = [row for row in releases.serving(session) if row.role == releases.STABLE and row.endpoint]
-    started = []
     try:
-        for row in serving:
-            if _revive(db, plant, row):
-                started.append(row.name)
+        return [row.name for row in serving if _tend_or_log(db, plant, row)]
     finally:
         with db.begin() as session:
             outbox.drop_lease(session, "tend", owner)
-    return started
 
 
-def _revive(db: Database, plant: Plant, row: Release) -> bool:
-    server = plant.servers[row.spec["target"]]
-    if server.find(row.name) is not None:
-        return False
+def _tend_or_log(db: Database, plant: Plant, row: Release) -> bool:
+    """Tend one release; whatever is wrong with it must not keep others from being tended."""
     try:
-        endpoint = server.start(spec_of(plant, row.spec))
-    except (Fault, Transient) as error:
-        log.error("release.revive_failed", extra={"release": row.name, "reason": error.reason})
-        return False
+        return _tend_one(db, plant, row)
+    except HeadgateError as error:
+        log.error("release.tend_failed", extra={"release": row.name, "reason": error.reason})
+    except Exception:
+        log.exception("release.tend_defect", extra={"release": row.name})
+    return False
+
+
+def _tend_one(db: Database, plant: Plant, row: Release) -> bool:
+    server = plant.servers[row.spec["target"]]
+    found = server.find(row.name)
+    endpoint = found or server.start(spec_of(plant, row.spec))
     with db.begin() as session:
-        releases.set_endpoint(session, row.id, vars(endpoint))
+        serves = releases.set_stable_endpoint(session, row.id, vars(endpoint))
         every, mine = routes(session), route_of(session, row.model, row.environment)
-    plant.router.apply(every, mine)
-    log.warning("release.revived", extra={"release": row.name})
-    return True
+        moving = releases.in_role(session, row.model, row.environment, releases.CANARY) is not None
+    if not serves:
+        if found is None:
+            server.stop(row.name)  # it was replaced meanwhile, and cleaned up after before this start
+        return False
+    if found is None or vars(found) != row.endpoint or not _follows(plant.router, mine, moving):
+        plant.router.apply(every, mine)
+        log.warning("release.routed", extra={"release": row.name, "started": found is None})
+    return found is None
+
+
+def _follows(router: TrafficRouter, route: Route, moving: bool) -> bool:
+    """Whether the router sends traffic to stable, and none to a canary that is not recorded. While a rollout is under
+    way, the rollout sees to its canary."""
+    seen = router.status(route.model, route.environment)
+    return bool(seen.up.get("stable")) and (moving or "canary" not in seen.weights)

@@ -222,7 +222,7 @@ def test_an_environment_that_the_policy_does_not_know_is_answered_on_the_version
 
 @pytest.mark.parametrize("ask", [{"aliases": {"to-moon": "1"}}, {"asks": {"1": "moon"}}])
 def test_a_request_under_a_malformed_policy_is_never_overlooked(world: World, ask: dict[str, dict[str, str]]) -> None:
-    known = default_policy(MODEL)
+    known = quick(default_policy(MODEL), "staging", rollout=NO_SOAK)
     world.policies.known[MODEL] = Invalid("airbnb-price.yaml", "line 3: unknown key")
     world.registry.change(MODEL, **ask)
     (promotion_id,) = observed(world)
