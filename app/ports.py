@@ -75,6 +75,9 @@ class ArtifactStore(Protocol):
     def file(self, digest: str) -> Path:
         """The path of a stored file. Raises Fault where it is missing."""
 
+    def verify(self, digest: str) -> None:
+        """Read all that is stored under the digest of a tree or a file. Raises Fault where it is not what it was."""
+
     def scratch(self, name: str) -> Path:
         """An empty folder of that name on the same file system, for work in progress."""
 

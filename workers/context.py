@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.db import principals, promotions, releases
 from app.db.models import Promotion
+from app.db.promotions import Claim
 from app.db.session import now
+from app.domain.errors import LostLease
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import State
 from app.parts import Core, Plant, Timing
@@ -23,19 +25,20 @@ Evidence = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Decision:
-    """One recorded decision of a person on this promotion."""
+    """One recorded decision of a person on this promotion; `weight` is the one that an asking canary stood at."""
 
     principal: str
     role: str
     decision: str
     digest: str
-    at: datetime
+    weight: int | None
 
 
 @dataclass(frozen=True)
 class Context:
-    """One look at one promotion. `evidence` is by state; `champion` is that of the live release, if any; `vouch`
-    renews the canary's lease; `leftovers` are (target, name) of releases that should no longer run."""
+    """One look at one promotion. `evidence` is by state; `champion` is that of the live release, if any; `leftovers`
+    are (target, name) of releases that should no longer run. `hold` raises LostLease where another worker has the
+    promotion now, and is asked before anything is moved; `vouch` does so, too, and renews the canary's lease."""
 
     promotion_id: int
     model: str
@@ -55,6 +58,7 @@ class Context:
     routes: list[Route]
     route: Route
     leftovers: Sequence[tuple[str, str]]
+    hold: Callable[[], None]
     vouch: Callable[[], None]
     registry: Registry
     plant: Plant
@@ -65,12 +69,22 @@ class Context:
         return self.evidence[state.value]
 
 
-def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion) -> Context:
+def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion, held: Claim) -> Context:
     """Read all that the step of `row` may need, in the caller's transaction."""
     evidence = promotions.evidence(session, row.id)
     stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
     active = promotions.active_for(session, row.model, row.environment)
     steps = promotions.steps(session, row.id)
+
+    def hold() -> None:
+        with core.db.begin() as session:
+            if not promotions.renew(session, held, timing.lease):
+                raise LostLease(f"promotion {held.id} is no longer held by this worker")
+
+    def vouch() -> None:
+        hold()
+        release_service.renew_canary_lease(core.db, row.id, timing.canary_lease)
+
     return Context(
         promotion_id=row.id,
         model=row.model,
@@ -86,13 +100,14 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         digest=row.digest,
         digest_now=of_evidence(row, evidence) if row.digest else None,
         decisions=[
-            Decision(a.principal, a.role, a.decision, a.digest, a.at) for a in principals.approvals(session, row.id)
+            Decision(a.principal, a.role, a.decision, a.digest, a.weight) for a in principals.approvals(session, row.id)
         ],
         blocked_by=active.id if active is not None and active.id != row.id else None,
         routes=release_service.routes(session),
         route=release_service.route_of(session, row.model, row.environment),
         leftovers=_leftovers(session, row, evidence),
-        vouch=lambda: release_service.renew_canary_lease(core.db, row.id, timing.canary_lease),
+        hold=hold,
+        vouch=vouch,
         registry=core.registry,
         plant=plant,
         timing=timing,

@@ -13,6 +13,7 @@ from app.db import promotions
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
+from app.domain.digests import canonical
 from app.domain.errors import Conflict, Fault, HeadgateError, LostLease, Rejected, Transient
 from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, may_follow, next_state
 from app.domain.retry import MAX_CRASHES, backoff, gives_up
@@ -43,7 +44,7 @@ class Runner:
             if claimed is None:
                 return False
             row, held = claimed
-            context = load(session, self._core, self._plant, self._timing, row)
+            context = load(session, self._core, self._plant, self._timing, row, held)
         log.info("step.started", extra={"promotion": held.id, "state": held.state.value})
         try:
             with self._heartbeat(held):
@@ -57,6 +58,10 @@ class Runner:
         """Run the step, or what must happen instead of it, and turn errors into outcomes."""
         try:
             outcome = self._instead(row, context) or STEPS[context.state](context)
+            if not isinstance(outcome, Wait):
+                canonical(dict(outcome.evidence))  # what cannot be hashed cannot be recorded: a defect of the step
+        except LostLease:
+            raise
         except Rejected as error:
             rejects = may_follow(context.state, State.REJECTED)
             outcome = End(State.REJECTED if rejects else State.FAILED, str(error))
@@ -72,6 +77,8 @@ class Runner:
         if isinstance(outcome, End) and context.state not in ENDED:
             try:
                 undo(context)
+            except LostLease:
+                raise
             except Exception as error:
                 if not isinstance(error, HeadgateError):
                     log.exception("undo.defect", extra={"promotion": context.promotion_id})

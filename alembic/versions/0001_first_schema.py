@@ -152,6 +152,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=255), nullable=False),
         sa.Column("decision", sa.String(length=16), nullable=False),
         sa.Column("digest", sa.String(length=255), nullable=False),
+        sa.Column("weight", sa.Integer(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["promotion_id"], ["promotions.id"], name=op.f("fk_approvals_promotion_id_promotions")),

@@ -163,7 +163,8 @@ class StepRun(Base):
 
 
 class Approval(Base):
-    """A reviewer's decision on one digest of one promotion; `continue` lets an inconclusive canary go on."""
+    """A reviewer's decision on one digest of one promotion; `continue` lets an inconclusive canary go on from the
+    `weight` that it stands at."""
 
     __tablename__ = "approvals"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -172,6 +173,7 @@ class Approval(Base):
     role: Mapped[str]
     decision: Mapped[str] = mapped_column(Words(16))
     digest: Mapped[str]
+    weight: Mapped[int | None]
     reason: Mapped[str] = mapped_column(Prose)
     at: Mapped[datetime]
 

@@ -97,11 +97,20 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
                 role=caller.role,
                 decision=CONTINUE,
                 digest=row.digest or "",
+                weight=row.progress["weight"],
                 reason=reason,
                 at=now(session),
             )
             principals.add_approval(session, approval)
-            body = {"promotion": promotion_id, "by": caller.name, "decision": CONTINUE, "reason": reason}
+            body = {
+                "promotion": promotion_id,
+                "by": caller.name,
+                "role": caller.role,
+                "decision": CONTINUE,
+                "digest": row.digest,
+                "weight": row.progress["weight"],
+                "reason": reason,
+            }
             audit.append(session, "canary.decision", body)
             promotions.wake(session, promotion_id)
         else:

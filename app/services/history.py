@@ -122,7 +122,7 @@ def _step(step: StepRun) -> dict[str, Any]:
 
 
 def _approval(row: Approval) -> dict[str, Any]:
-    keys = ("principal", "role", "decision", "digest", "reason")
+    keys = ("principal", "role", "decision", "digest", "weight", "reason")
     return {key: getattr(row, key) for key in keys} | {"at": _text(row.at)}
 
 

@@ -27,7 +27,9 @@ def server_of(row: Release) -> Server | None:
 
 
 def spec_of(plant: Plant, build: Mapping[str, Any]) -> ReleaseSpec:
-    """What to start, from what BUILD recorded; the repository is checked against its digest on the way."""
+    """What to start, from what BUILD recorded. The repository is read as a whole: what is served is what was approved,
+    to the byte. Raises Fault where it was changed."""
+    plant.store.verify(build["repository"])
     repository: Path = plant.store.tree(build["repository"])
     return ReleaseSpec(build["name"], build["model"], repository, build["image"], build["instance"])
 

@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import promotions, releases
+from app.db import audit, promotions, releases
 from app.db.models import Promotion
 from app.db.promotions import Claim
+from app.domain.digests import short
 from app.domain.promotion import ENDED, State
 
 
@@ -24,6 +25,17 @@ def follow(session: Session, row: Promotion, after: State) -> None:
 
 
 def follow_progress(session: Session, held: Claim, progress: Mapping[str, Any]) -> None:
-    """Keep the canary's recorded weight and address in step with its rollout."""
-    if held.state is State.ROLLOUT and "endpoint" in progress:
-        releases.set_canary(session, held.id, progress["weight"], progress["endpoint"])
+    """Keep the canary's recorded weight and address in step with its rollout; each move of traffic is a decision."""
+    if held.state is not State.ROLLOUT or "endpoint" not in progress:
+        return
+    release = releases.of_promotion_or_raise(session, held.id)
+    if release.weight != progress["weight"]:
+        body = {
+            "promotion": held.id,
+            "model": release.model,
+            "environment": release.environment,
+            "release": f"{release.version}@{short(release.digest)}",
+            "weight": progress["weight"],
+        }
+        audit.append(session, "canary.weight", body)
+    releases.set_canary(session, held.id, progress["weight"], progress["endpoint"])

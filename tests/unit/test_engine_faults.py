@@ -1,19 +1,24 @@
 """The engine when things go wrong at an unlucky moment: no promotion is stuck, none spins, none lies."""
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.db import promotions as rows
+from app.db.models import Approval, Promotion
 from app.db.session import Database, now
+from app.domain.canary import Sample
 from app.domain.errors import Fault, Rejected, Transient
-from app.domain.policy import Rollout, default_policy
+from app.domain.policy import Parity, Rollout, default_policy
 from app.domain.promotion import Wait
-from app.ports import Route
-from app.services import approvals, promotions
+from app.ports import Endpoint, Route
+from app.services import approvals, history, promotions
 from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
@@ -173,3 +178,105 @@ def test_a_heartbeat_that_comes_late_does_not_take_the_lease_back(world: World) 
     with world.database.begin() as session:
         assert not rows.renew(session, held, timedelta(seconds=5))
         assert rows.claim(session, promotion_id, "worker-2", timedelta(seconds=5)) is not None
+
+
+def test_an_error_without_a_size_is_evidence_like_any_other(world: World) -> None:
+    world.policies.known[MODEL] = quick(default_policy(MODEL), parity=Parity(max_wrong_rows=3))
+    world.client.off = math.inf
+    promotion_id = world.ask("1")
+    shown = world.run(promotion_id)
+    assert shown["state"] == "APPROVAL"
+    assert shown["evidence"]["prove"]["served"]["wrong_rows"] == 3
+    json.dumps(shown, allow_nan=False)
+
+
+def test_evidence_that_json_cannot_carry_fails_with_words(world: World) -> None:
+    world.sandbox.results["scan"]["scanned"] = math.nan
+    promotion_id = world.ask("1")
+    assert run_until_ended(world, promotion_id, 3) == "FAILED"
+    assert "SCAN broke" in world.show(promotion_id)["reason"]
+
+
+def test_a_worker_that_was_held_up_moves_no_traffic_any_more(world: World) -> None:
+    # Given a worker that is held up in the middle of a look at its canary, until its lease is over,
+    go_live(world, "1")
+    promotion_id = into_rollout(world, "2")
+    stable = world.router.routes[(MODEL, "production")].stable
+    other = world.worker("worker-2")
+    find, held_up = world.server.find, list[str]()
+
+    def slow(name: str) -> Endpoint | None:
+        if not held_up:
+            held_up.append(name)
+            promotions.cancel(world.core, promotion_id, "", "ada")
+            expire_lease(world, promotion_id)
+            other.advance(promotion_id)
+        return Endpoint("127.0.0.1", 1, 2)  # it was there when the worker looked
+
+    world.server.find = slow  # type: ignore[method-assign]
+    make_due(world, promotion_id)
+    world.runner.advance(promotion_id)
+    world.server.find = find  # type: ignore[method-assign]
+    # then what the other worker has ended stays ended.
+    assert world.show(promotion_id)["state"] == "CANCELLED"
+    route = world.router.routes[(MODEL, "production")]
+    assert (route.stable, route.canary) == (stable, None)
+
+
+def expire_lease(world: World, promotion_id: int) -> None:
+    with world.database.begin() as session:
+        row = session.get_one(Promotion, promotion_id)
+        row.lease_until = row.created_at - timedelta(hours=1)
+
+
+def test_a_release_whose_content_was_changed_after_its_approval_gets_no_traffic(world: World) -> None:
+    promotion_id = world.ask("1")
+    shown = world.run(promotion_id)
+    approve(world, promotion_id)
+    (model,) = world.store.tree(shown["evidence"]["build"]["repository"]).rglob("model.onnx")
+    model.chmod(0o644)
+    model.write_bytes(bytes(reversed(model.read_bytes())))  # as many bytes, other ones
+    assert run_until_ended(world, promotion_id, 3) == "FAILED"
+    assert "was changed" in world.show(promotion_id)["reason"]
+    assert [route for route in world.router.history if route.canary] == []
+    assert world.server.starts == world.server.starts[:1]  # PROVE's
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_decision_counts_for_the_weight_that_was_asked_about_and_no_other(world: World, ahead: timedelta) -> None:
+    # Given a canary that asks at each weight because nobody calls, and a database whose clock is not the worker's,
+    go_live(world, "1")
+    asking = Rollout(soak=timedelta(0), max_wait=timedelta(0))
+    world.policies.known[MODEL] = quick(default_policy(MODEL), rollout=asking)
+    world.runner._timing = replace(world.runner._timing, tick=timedelta(hours=1))
+    world.metrics.seen = Sample(0, 0, None)
+    promotion_id = world.ask("2")
+    world.run(promotion_id)
+    approve(world, promotion_id)
+
+    def look() -> tuple[int, bool]:
+        for _ in range(3):
+            make_due(world, promotion_id)
+            world.runner.advance(promotion_id)
+        progress = world.show(promotion_id)["progress"]
+        return progress.get("weight"), bool(progress.get("question"))
+
+    for weight in (10, 50, 100):
+        assert look() == (weight, True)
+        # when a person lets it go on,
+        approvals.decide_canary(world.core, promotion_id, REVIEWER, True, "it is night")
+        with world.database.begin() as session:
+            for row in session.scalars(select(Approval).where(Approval.decision == approvals.CONTINUE)):
+                row.at += ahead
+    # then it goes on by one step each time.
+    look()
+    assert world.show(promotion_id)["state"] == "LIVE"
+
+
+def test_every_move_of_traffic_is_in_the_trail(world: World) -> None:
+    go_live(world, "1")
+    promotion_id = go_live(world, "2")
+    leaves = history.audit_page(world.database, 0, 1000)
+    moves = [leaf["body"] for leaf in leaves if leaf["kind"] == "canary.weight"]
+    assert [move["weight"] for move in moves if move["promotion"] == promotion_id] == [10, 50, 100]
+    assert {move["release"][:2] for move in moves if move["promotion"] == promotion_id} == {"2@"}

@@ -49,6 +49,7 @@ def _canary(context: Context) -> Server:
 
 
 def _apply(context: Context, route: Route) -> None:
+    context.hold()
     others = [r for r in context.routes if (r.model, r.environment) != (route.model, route.environment)]
     context.plant.router.apply([*others, route], route)
 
@@ -82,7 +83,7 @@ def _look(context: Context) -> Outcome:
             return _move(updated, weight)
         case RollBack(reason):
             return End(State.ROLLED_BACK, reason, {"history": history})
-        case AskHuman(reason) if _told_to_continue(context, since):
+        case AskHuman(reason) if _told_to_continue(context):
             later = [step for step in context.policy.rollout.steps if step > progress["weight"]]
             return _move(updated, later[0]) if later else _complete(updated)
         case AskHuman(reason):
@@ -99,8 +100,10 @@ def _ensure_routed(context: Context) -> None:
         _apply(context, Route(context.model, context.environment, context.route.stable, _canary(context), weight))
 
 
-def _told_to_continue(context: Context, since: datetime) -> bool:
-    return any(d.decision == "continue" and d.at > since for d in context.decisions)
+def _told_to_continue(context: Context) -> bool:
+    """Whether a person has answered for just this release at just this weight."""
+    stands = ("continue", context.digest, context.progress["weight"])
+    return any((d.decision, d.digest, d.weight) == stands for d in context.decisions)
 
 
 def _complete(context: Context) -> Outcome:
