@@ -64,5 +64,10 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"http://127.0.0.1:{self.mlflow_port}"
 
     @property
+    def webhook_address(self) -> str:
+        """Where MLflow's webhook calls us."""
+        return f"{(self.webhook_url or self.public_url).rstrip('/')}/webhooks/mlflow"
+
+    @property
     def router_folder(self) -> Path:
         return self.router_dir if str(self.router_dir) not in ("", ".") else self.home / "router"

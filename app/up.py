@@ -1,6 +1,7 @@
 """`headgate up`: every process of a one-machine installation, with a local MLflow server where none is configured."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from app.services.releases import routes
 from app.settings import Settings
 from app.supervisor import Program, Supervisor
 
+log = logging.getLogger(__name__)
 WORKERS = 2
 CONCURRENCY = 6
 
@@ -60,6 +62,7 @@ def _run(stopping: list[int]) -> None:
     ready.unlink(missing_ok=True)
     try:
         _start(supervisor, settings, home, own_mlflow)
+        _register_webhook(settings)
         print(json.dumps(_announce(ready, settings, supervisor)), flush=True)
         supervisor.watch(lambda: bool(stopping))
     finally:
@@ -78,6 +81,15 @@ def _start(supervisor: Supervisor, settings: Settings, home: Path, own_mlflow: b
         supervisor.wait_ready(program.name)
 
 
+def _register_webhook(settings: Settings) -> None:
+    """Have MLflow call us from the first change on: it keeps its list of webhooks for a while, also an empty one."""
+    try:
+        wiring.registry(settings).ensure_webhook(settings.webhook_address, wiring.webhook_secrets(settings)[0])
+    except HeadgateError as error:
+        # An MLflow that is away or refuses webhooks is no reason not to run: the poll tries again, and sees changes.
+        log.warning("up.no_webhook", extra={"reason": error.reason})
+
+
 def _mlflow(settings: Settings, home: Path) -> Program:
     folder = home / "mlflow"
     folder.mkdir(exist_ok=True)
@@ -93,6 +105,7 @@ def _mlflow(settings: Settings, home: Path) -> Program:
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.read_text(),
+        "MLFLOW_WEBHOOK_CACHE_TTL": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

@@ -34,8 +34,7 @@ class _Lazy:
             if self._made is None:
                 owner = f"{socket.gethostname()}-{threading.get_native_id()}"
                 core, plant = wiring.core(settings, names.CeleryQueue(app)), wiring.plant(settings)
-                reached_at = (settings.webhook_url or settings.public_url).rstrip("/")
-                webhook = (f"{reached_at}/webhooks/mlflow", wiring.webhook_secrets(settings)[0])
+                webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
                 self._made = tasks.Desk(core, plant, Runner(core, plant, Timing(), owner), owner, webhook)
             return self._made
 
