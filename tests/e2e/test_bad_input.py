@@ -19,6 +19,10 @@ from tests.e2e.models import register
 def stage(backing: Callable[[], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("bad")
     (home / "policies").mkdir()
+    for name in ("patient", "by-command"):  # these go live, and nobody has to wait for the default's soak
+        (home / "policies" / f"{name}.yaml").write_text(
+            f"model: {name}\nenvironments:\n  staging:\n    approvals: {{required: 0}}\n    rollout: {{soak: 1s}}\n"
+        )
     with Stage(home / "up", home / "policies", backing()) as running:
         mlflow.set_tracking_uri(running.mlflow_uri)
         mlflow.set_experiment("bad-input")
