@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+# The quick ones first: a run of the stories takes minutes.
+TESTS := tests/unit tests/integration tests/e2e tests/faults
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup demo up test unit check format bench triton-image lock
@@ -23,8 +25,8 @@ up: setup ## every process of a one-machine installation, until Ctrl-C
 test: ## every test: units, real services, stories; on SQLite and on PostgreSQL
 	@bash ci/install-system.sh test
 	@bash ci/setup-venv.sh
-	$(PY) -m pytest -q tests
-	$(PY) -m pytest -q --database postgresql -m database tests
+	$(PY) -m pytest -q $(TESTS)
+	$(PY) -m pytest -q --database postgresql -m database $(TESTS)
 
 unit: setup ## only the quick tests
 	$(PY) -m pytest -q tests/unit
