@@ -88,25 +88,36 @@ def _record(
 def _act_on_all(session: Session, core: Core, model: str, found: list[Change], via: str, known: bool) -> list[int]:
     pending = list(outbox.pending(session, model))
     policy, trouble = _policy(core, model, found)
-    opened = []
-    for change in found:
-        promotion_id, note = None, ""
-        if is_own(pending, change):
-            registry.add_change(session, change, OWN, "", None)
-            continue
+    theirs = [change for change in found if not is_own(pending, change)]
+    # What is taken back goes first: somebody may ask anew for the very same thing by another mark.
+    for change in theirs:
         withdrawal, ask = interpret(change, policy)
         if withdrawal is not None and not (ask and ask.environment == withdrawal.environment):
             _withdraw(session, withdrawal)
-        if ask is not None and change.field == "stage" and not known:
-            note = "first look at this registry: a stage set before is history, not a request"
-        elif ask is not None:
-            promotion_id = _open(session, core, policy, ask, trouble)
-        elif change.field == f"tag:{ASK_TAG}" and change.after is not None:
-            note = writeback.refuse_environment(session, change, policy.environments)
+    opened = []
+    for change in found:
+        if change not in theirs:
+            registry.add_change(session, change, OWN, "", None)
+            continue
+        promotion_id, note = _answer(session, core, change, policy, trouble, known)
         registry.add_change(session, change, via, note or trouble, promotion_id)
         if promotion_id is not None:
             opened.append(promotion_id)
     return opened
+
+
+def _answer(
+    session: Session, core: Core, change: Change, policy: Policy, trouble: str, known: bool
+) -> tuple[int | None, str]:
+    """The promotion that a change opens, if it does, and a note where it asks for what cannot be."""
+    _, ask = interpret(change, policy)
+    if ask is not None and change.field == "stage" and not known:
+        return None, "first look at this registry: a stage set before is history, not a request"
+    if ask is not None:
+        return _open(session, core, policy, ask, trouble), ""
+    if change.field == f"tag:{ASK_TAG}" and change.after is not None:
+        return None, writeback.refuse_environment(session, change, policy.environments)
+    return None, ""
 
 
 def _policy(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:

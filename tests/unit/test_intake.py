@@ -235,3 +235,12 @@ def test_a_request_under_a_malformed_policy_is_never_overlooked(world: World, as
     world.policies.known[MODEL] = replace(known, environments={"moon": known.environments["staging"]})
     promotions.retry(world.core, promotion_id, "ada")
     assert world.run(promotion_id)["state"] == "LIVE"
+
+
+def test_what_is_taken_back_by_one_mark_and_asked_for_by_another_is_asked_for(world: World) -> None:
+    world.registry.change(MODEL, stages={"1": "Staging"})
+    (first,) = observed(world)
+    world.registry.change(MODEL, stages={}, aliases={"to-staging": "1"})
+    (second,) = observed(world)
+    assert world.show(first)["state"] == "CANCELLED"
+    assert world.run(second)["state"] == "LIVE"
