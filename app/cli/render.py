@@ -38,7 +38,7 @@ def promotion(found: Mapping[str, Any]) -> None:
     out.print(f"state     {found['state']}", highlight=False)
     for label, key in (("reason", "reason"), ("trouble", "last_error"), ("digest", "digest")):
         if found[key]:
-            out.print(f"{label:<9} {found[key]}", highlight=False, markup=False)
+            out.print(f"{label:<9} {found[key]}", highlight=False, markup=False, soft_wrap=True)
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
     _evidence(found["evidence"])
     for approval in found["approvals"]:
