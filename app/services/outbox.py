@@ -130,7 +130,8 @@ def _produces(row: OutboxRow, change: Change) -> bool:
     version = arguments["version"]
     match row.operation:
         case writeback.SET_STAGE:
-            return change.field == "stage" and (change.version, change.after) == (version, arguments["stage"])
+            moved = change.field == "stage" and (change.version, change.after) == (version, arguments["stage"])
+            return moved and _may_leave(arguments, change.before or NO_STAGE)
         case writeback.SET_ALIAS:
             return change.field == f"alias:{arguments['alias']}" and change.after == version
         case writeback.DELETE_ALIAS:

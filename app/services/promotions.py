@@ -86,6 +86,7 @@ def open_promotion(
     }
     audit.append(session, "promotion.requested", body)
     promotions.enter_step(session, row.id, State.REQUESTED)
+    writeback.keep_marks(session, row, policy.environments[environment])
     writeback.announce(session, row, core.promotion_url(row.id))
     return row
 

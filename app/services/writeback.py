@@ -28,6 +28,16 @@ def announce(session: Session, row: Promotion, url: str) -> None:
     _tag(session, row, "headgate.status", State.REQUESTED.label)
 
 
+def keep_marks(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
+    """A promotion was opened: clean-up after an earlier one that is still unsent must not take its marks away, nor make
+    somebody who takes them back look like us."""
+    ours = ({"alias": policy.triggers.alias}, {"key": ASK_TAG, "value": row.environment})
+    for unsent in outbox.pending(session, row.model):
+        cleans_up = unsent.operation in (DELETE_ALIAS, DELETE_TAG) and unsent.arguments["version"] == row.version
+        if cleans_up and any(mark.items() <= unsent.arguments.items() for mark in ours):
+            outbox.mark_done(session, unsent.id)
+
+
 def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> None:
     """A promotion has entered `state`: status and reason on the version; at the end the request is taken away.
 

@@ -244,3 +244,24 @@ def test_what_is_taken_back_by_one_mark_and_asked_for_by_another_is_asked_for(wo
     (second,) = observed(world)
     assert world.show(first)["state"] == "CANCELLED"
     assert world.run(second)["state"] == "LIVE"
+
+
+def test_a_clean_up_that_is_overtaken_by_a_new_request_is_left_out(world: World) -> None:
+    set_alias(world, "to-production", "1")
+    (first,) = observed(world)
+    promotions.cancel(world.core, first, "", "ada")
+    second = promotions.request(world.core, MODEL, "1", "production", "", "ada").id
+    outbox.deliver(world.core, "worker-1")
+    assert aliases(world) == {"to-production": "1"}
+    world.run(second)
+    assert world.show(second)["state"] == "APPROVAL"
+
+
+def test_a_stage_that_is_taken_back_is_not_taken_for_our_own_return_of_another_one(world: World) -> None:
+    world.registry.change(MODEL, stages={"1": "Production"})
+    observed(world)
+    world.registry.change(MODEL, stages={"1": "Staging"})  # which takes the first request back
+    (second,) = observed(world)
+    world.registry.change(MODEL, stages={})
+    observed(world)
+    assert world.show(second)["state"] == "CANCELLED"
