@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db import outbox, promotions, releases
-from app.db.models import Promotion
-from app.domain.policy import EnvironmentPolicy
+from app.db.models import OutboxRow, Promotion
+from app.domain.policy import EnvironmentPolicy, Triggers
 from app.domain.promotion import ENDED, State
 from app.domain.registry import ASK_TAG, NO_STAGE, Ask, Change
 
@@ -31,11 +31,20 @@ def announce(session: Session, row: Promotion, url: str) -> None:
 def keep_marks(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
     """A promotion was opened: clean-up after an earlier one that is still unsent must not take its marks away, nor make
     somebody who takes them back look like us."""
-    ours = ({"alias": policy.triggers.alias}, {"key": ASK_TAG, "value": row.environment})
     for unsent in outbox.pending(session, row.model):
-        cleans_up = unsent.operation in (DELETE_ALIAS, DELETE_TAG) and unsent.arguments["version"] == row.version
-        if cleans_up and any(mark.items() <= unsent.arguments.items() for mark in ours):
+        if unsent.arguments["version"] == row.version and _takes_mark_away(unsent, row, policy.triggers):
             outbox.mark_done(session, unsent.id)
+
+
+def _takes_mark_away(unsent: OutboxRow, row: Promotion, triggers: Triggers) -> bool:
+    match unsent.operation:
+        case "delete_alias":
+            return bool(unsent.arguments["alias"] == triggers.alias)
+        case "delete_tag":
+            return bool(unsent.arguments["value"] == row.environment)
+        case "set_stage":
+            return row.trigger.get("field") == "stage" and triggers.stage in unsent.arguments.get("only_from", ())
+    return False
 
 
 def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> None:

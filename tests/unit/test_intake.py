@@ -265,3 +265,17 @@ def test_a_stage_that_is_taken_back_is_not_taken_for_our_own_return_of_another_o
     world.registry.change(MODEL, stages={})
     observed(world)
     assert world.show(second)["state"] == "CANCELLED"
+
+
+def test_a_stage_that_is_asked_for_again_is_not_returned_for_the_request_before(world: World) -> None:
+    world.registry.change(MODEL, stages={"1": "Production"})
+    observed(world)
+    world.registry.change(MODEL, stages={})
+    observed(world)
+    world.registry.change(MODEL, stages={"1": "Production"})
+    (second,) = observed(world)
+    outbox.deliver(world.core, "worker-1")
+    assert world.registry.models[MODEL].stages == {"1": "Production"}
+    world.registry.change(MODEL, stages={})
+    observed(world)
+    assert world.show(second)["state"] == "CANCELLED"
