@@ -1,8 +1,11 @@
 """What a step gets to see: values read in one transaction, and the outside parts it may use."""
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -68,6 +71,15 @@ class Context:
         """What an earlier step left behind."""
         return self.evidence[state.value]
 
+    @contextmanager
+    def scratch(self, what: str) -> Iterator[Path]:
+        """An empty folder for work in progress on this promotion; afterwards it is gone."""
+        folder = self.plant.store.scratch(f"promotion-{self.promotion_id}-{what}")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion, held: Claim) -> Context:
     """Read all that the step of `row` may need, in the caller's transaction."""
@@ -98,7 +110,7 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         entered_at=steps[-1].entered_at,
         now=now(session),
         digest=row.digest,
-        digest_now=of_evidence(row, evidence) if row.digest else None,
+        digest_now=_digest_now(row, evidence) if row.digest else None,
         decisions=[
             Decision(a.principal, a.role, a.decision, a.digest, a.weight) for a in principals.approvals(session, row.id)
         ],
@@ -112,6 +124,14 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         plant=plant,
         timing=timing,
     )
+
+
+def _digest_now(row: Promotion, evidence: Mapping[str, Evidence]) -> str:
+    """The digest that what is recorded now has; of a record with holes in it none, which no approval can match."""
+    try:
+        return of_evidence(row, evidence)
+    except (KeyError, TypeError):
+        return ""
 
 
 def _leftovers(session: Session, row: Promotion, evidence: Mapping[str, Evidence]) -> list[tuple[str, str]]:

@@ -150,10 +150,11 @@ class Runner:
     @staticmethod
     def _write_cleanup(session: Session, row: Promotion, held: Claim, outcome: Outcome | HeadgateError) -> None:
         if isinstance(outcome, Done):
-            promotions.reschedule(session, held, None, attempt=0, crashes=0)
+            promotions.reschedule(session, held, None, attempt=0, crashes=0, last_error="")
         else:
-            attempt = row.attempt + 1
-            promotions.reschedule(session, held, now(session) + backoff(attempt), attempt=attempt)
+            attempt, told = row.attempt + 1, outcome.reason if isinstance(outcome, End) else str(outcome)
+            again = now(session) + backoff(attempt)
+            promotions.reschedule(session, held, again, attempt=attempt, last_error=f"cannot clean up yet: {told}")
 
     @contextmanager
     def _heartbeat(self, held: Claim) -> Iterator[None]:

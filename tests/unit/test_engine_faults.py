@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import select
 
 from app.db import promotions as rows
-from app.db.models import Approval, Promotion
+from app.db.models import Approval, Promotion, StepRun
 from app.db.session import Database, now
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Rejected, Transient
-from app.domain.policy import Parity, Rollout, default_policy
+from app.domain.policy import ChampionGate, Parity, Rollout, default_policy
 from app.domain.promotion import Wait
-from app.ports import Endpoint, Route
+from app.ports import Endpoint, Route, VersionInfo
 from app.services import approvals, history, promotions
 from app.services.approvals import Caller
 from tests.fakes import quick
@@ -280,3 +280,54 @@ def test_every_move_of_traffic_is_in_the_trail(world: World) -> None:
     moves = [leaf["body"] for leaf in leaves if leaf["kind"] == "canary.weight"]
     assert [move["weight"] for move in moves if move["promotion"] == promotion_id] == [10, 50, 100]
     assert {move["release"][:2] for move in moves if move["promotion"] == promotion_id} == {"2@"}
+
+
+def test_a_version_that_is_still_being_uploaded_is_waited_for(world: World) -> None:
+    known = world.registry.version
+
+    def pending(model: str, version: str) -> VersionInfo | None:
+        found = known(model, version)
+        return replace(found, ready=False) if found else None
+
+    promotion_id = world.ask("1")
+    world.registry.version = pending  # type: ignore[method-assign]
+    world.runner.advance(promotion_id)
+    shown = world.show(promotion_id)
+    assert shown["state"] == "SNAPSHOT" and "not ready" in shown["last_error"]
+    world.registry.version = known  # type: ignore[method-assign]
+    assert run_until_ended(world, promotion_id, 1) == "APPROVAL"
+
+
+def test_the_steps_leave_nothing_in_the_scratch_folder(world: World) -> None:
+    gates = (ChampionGate("rmse", 0.5),)
+    world.policies.known[MODEL] = quick(default_policy(MODEL), gates=gates, rollout=NO_SOAK)
+    world.sandbox.results["convert"]["metrics"] = {"rmse": 0.5}
+    go_live(world, "1")
+    go_live(world, "2")
+    assert "score" in world.sandbox.jobs
+    assert list((world.folder / "store" / "scratch").iterdir()) == []
+
+
+def test_a_step_that_was_deleted_from_the_record_voids_the_approval(world: World) -> None:
+    promotion_id = world.ask("1")
+    world.run(promotion_id)
+    approve(world, promotion_id)
+    with world.database.begin() as session:
+        session.query(StepRun).where(StepRun.promotion_id == promotion_id, StepRun.state == "SCAN").delete()
+    assert run_until_ended(world, promotion_id, 3) == "FAILED"
+    assert "no longer matches" in world.show(promotion_id)["reason"]
+    assert [route for route in world.router.history if route.canary] == []
+
+
+def test_a_clean_up_that_does_not_work_is_told(world: World) -> None:
+    go_live(world, "1")
+
+    def stop(name: str) -> None:
+        raise Transient("Docker does not answer.", "Start it.")
+
+    promotion_id = world.ask("2")
+    world.run(promotion_id)
+    world.server.stop = stop  # type: ignore[method-assign]
+    promotions.cancel(world.core, promotion_id, "", "ada")
+    assert run_until_ended(world, promotion_id, 2) == "CANCELLED"
+    assert "Docker does not answer." in world.show(promotion_id)["last_error"]

@@ -1,7 +1,6 @@
 """BUILD: a Triton model repository, and for target docker an image around it; both named by their content."""
 
 import re
-import shutil
 from pathlib import Path
 
 from app.domain.digests import digest_bytes, digest_json, short
@@ -16,12 +15,9 @@ def run(context: Context) -> Outcome:
     target = context.policy.target
     kind = target.kind or context.plant.default_target
     config = render_config(context.model, converted["inputs"], converted["outputs"], target.instance, target.count)
-    folder = store.scratch(f"promotion-{context.promotion_id}-build")
-    try:
+    with context.scratch("build") as folder:
         write_repository(folder, context.model, store.file(converted["onnx"]), config)
         repository = store.put_tree(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     name = _name(context, repository, kind)
     image = _image(context, store.tree(repository), name) if kind == "docker" else None
     return Done(
@@ -47,10 +43,7 @@ def _name(context: Context, repository: str, kind: str) -> str:
 
 
 def _image(context: Context, repository: Path, name: str) -> str:
-    folder = context.plant.store.scratch(f"promotion-{context.promotion_id}-image")
-    try:
+    with context.scratch("image") as folder:
         instance = context.policy.target.instance
         write_docker_context(folder, repository, context.model, instance, context.plant.base_images[instance])
         return context.plant.builder.build(folder, f"{name}:{context.version}", {"headgate.release": name})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.promotion import Done, End, Outcome, State
-from app.ports import SandboxJob
+from app.ports import ArtifactStore, SandboxJob
 from workers.context import Context
 
 TIMEOUT = timedelta(minutes=10)
@@ -16,9 +16,8 @@ INPUT_EXAMPLE_ROWS = 5000
 
 def run(context: Context) -> Outcome:
     """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers."""
-    store, parity = context.plant.store, context.policy.parity
-    output = store.scratch(f"promotion-{context.promotion_id}-convert")
-    inputs = {"model": store.tree(context.step(State.SNAPSHOT)["tree"]), **rows_input(context)}
+    parity = context.policy.parity
+    inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"]), **rows_input(context)}
     request = {
         "rows": rows_request(context),
         "rtol": parity.rtol,
@@ -26,7 +25,12 @@ def run(context: Context) -> Outcome:
         "max_wrong_rows": parity.max_wrong_rows,
         "batches": batches(context),
     }
-    result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
+    with context.scratch("convert") as output:
+        result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
+        return _judged(result, context.plant.store, output)
+
+
+def _judged(result: Mapping[str, Any], store: ArtifactStore, output: Path) -> Outcome:
     refused = result.get("refused")
     if refused:
         return End(State.REJECTED, f"{refused['reason']} {refused.get('remedy', '')}".strip(), {"refused": refused})

@@ -44,12 +44,12 @@ def _champion_metrics(context: Context) -> Mapping[str, float] | None:
     if context.champion is None or not any(gate.kind == "champion" for gate in context.policy.gates):
         return None
     store = context.plant.store
-    output = store.scratch(f"promotion-{context.promotion_id}-champion")
     live = context.champion[State.CONVERT.value]
     inputs = {"onnx": store.file(live["onnx"]), **rows_input(context)}
     request = {"rows": rows_request(context), "inputs": live["inputs"], "batches": []}
     try:
-        result = context.plant.sandbox.run(SandboxJob("score", inputs, request, output, TIMEOUT))
+        with context.scratch("champion") as output:
+            result = context.plant.sandbox.run(SandboxJob("score", inputs, request, output, TIMEOUT))
     except Rejected as error:
         # The live model is not on trial: if it cannot be measured, the comparison is what failed.
         raise Fault(f"The live version could not be scored: {error.reason}", "See the policy's data.") from error

@@ -11,10 +11,9 @@ TIMEOUT = timedelta(minutes=2)
 
 def run(context: Context) -> Outcome:
     """Reject a model with findings, or one that could not be scanned as a whole."""
-    store = context.plant.store
-    output = store.scratch(f"promotion-{context.promotion_id}-scan")
-    inputs = {"model": store.tree(context.step(State.SNAPSHOT)["tree"])}
-    result = context.plant.sandbox.run(SandboxJob("scan", inputs, {}, output, TIMEOUT))
+    inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"])}
+    with context.scratch("scan") as output:
+        result = context.plant.sandbox.run(SandboxJob("scan", inputs, {}, output, TIMEOUT))
     findings, errors = list(result["findings"]), list(result["errors"])
     evidence = {"findings": findings, "errors": errors, "scanned": result["scanned"]}
     if findings:
