@@ -117,7 +117,8 @@ def _answer(
         return _open(session, core, policy, ask, trouble), ""
     if change.field == f"tag:{ASK_TAG}" and change.after is not None:
         return None, writeback.refuse_environment(session, change, policy.environments)
-    return None, ""
+    name = change.field.removeprefix("alias:")
+    return None, writeback.put_back(session, change, name) if name in policy.environments else ""
 
 
 def _policy(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:

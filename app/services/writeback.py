@@ -93,6 +93,15 @@ def refuse_environment(session: Session, change: Change, known: Collection[str])
     return reason
 
 
+def put_back(session: Session, change: Change, environment: str) -> str:
+    """Somebody moved the alias of an environment: if a release serves there, MLflow is told the truth again."""
+    serves = releases.in_role(session, change.model, environment, releases.STABLE)
+    if serves is None or serves.version == change.after:
+        return ""
+    _add(session, change.model, SET_ALIAS, alias=environment, version=serves.version)
+    return f"only Headgate moves this alias: it goes back to version {serves.version}, which serves"
+
+
 def _take_mark_away(session: Session, model: str, field: str, version: str, environment: str) -> None:
     if field.startswith("alias:"):
         _add(session, model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=version)

@@ -279,3 +279,21 @@ def test_a_stage_that_is_asked_for_again_is_not_returned_for_the_request_before(
     world.registry.change(MODEL, stages={})
     observed(world)
     assert world.show(second)["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("meddled", [{"staging": "2"}, {}])
+def test_an_environments_own_alias_is_put_back(world: World, meddled: dict[str, str]) -> None:
+    go_live(world, "1")
+    world.registry.change(MODEL, aliases=meddled)
+    assert observed(world) == []
+    outbox.deliver(world.core, "worker-1")
+    assert aliases(world) == {"staging": "1"}
+    assert "only Headgate moves" in history.changes(world.database, MODEL, None)["items"][0]["note"]
+    assert observed(world) == []
+
+
+def test_an_alias_of_an_environment_where_nothing_serves_is_nobodys_lie(world: World) -> None:
+    world.registry.change(MODEL, aliases={"production": "2"})
+    assert observed(world) == []
+    outbox.deliver(world.core, "worker-1")
+    assert aliases(world) == {"production": "2"}
