@@ -8,6 +8,7 @@ from pathlib import Path
 
 from celery import Celery
 
+from app import failpoints
 from app.adapters.bwrap import BwrapSandbox
 from app.adapters.celery_queue import CeleryQueue, make_app
 from app.adapters.docker_engine import DockerEngine, TritonDocker
@@ -47,13 +48,14 @@ def registry(settings: Settings) -> MlflowRegistry:
 
 def core(settings: Settings, queue: Queue | None = None) -> Core:
     """What every process needs."""
-    return Core(
+    parts = Core(
         db=Database(settings.database),
         registry=registry(settings),
         policies=PolicyFolder(settings.policy_dir),
         queue=queue or CeleryQueue(celery(settings)),
         public_url=settings.public_url,
     )
+    return failpoints.watch(parts)
 
 
 def router(settings: Settings) -> HAProxyRouter:
@@ -93,7 +95,7 @@ def server(settings: Settings) -> ModelServer:
 def plant(settings: Settings) -> Plant:
     """What workers need to run the steps."""
     traffic = router(settings)
-    return Plant(
+    parts = Plant(
         store=LocalStore(settings.home.resolve() / "store"),
         sandbox=sandbox(),
         servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
@@ -104,6 +106,7 @@ def plant(settings: Settings) -> Plant:
         metrics=traffic,
         connect=V2Client,
     )
+    return failpoints.watch(parts)
 
 
 def webhook_secrets(settings: Settings) -> Sequence[str]:

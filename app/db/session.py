@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.domain.errors import Invalid, Transient
 
 BUSY_TIMEOUT_S = 15
@@ -30,16 +31,21 @@ class Database:
         # process that queue here wait for each other without sleeping past their turn.
         self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
 
-    @contextmanager
-    def begin(self) -> Iterator[Session]:
+    def begin(self) -> AbstractContextManager[Session]:
         """A writing transaction; committed when the block ends without an error.
 
         Raises:
             Transient: the database is away or too busy.
             Invalid: a value is larger than its column.
         """
+        return self._writing(failpoints.caller())
+
+    @contextmanager
+    def _writing(self, caller: str) -> Iterator[Session]:
         with self._turn, self._session(self.engine) as session:
             yield session
+            at_last(session, lambda: failpoints.reach(f"commit.{caller}.before"))
+        failpoints.reach(f"commit.{caller}.after")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
