@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import logs, wiring
+from app import failpoints, logs, wiring
 from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
 from app.services.principals import bootstrap
@@ -16,6 +16,7 @@ from app.settings import Settings
 def build() -> FastAPI:
     """The application of this installation; the first start leaves an admin's token in the data folder."""
     logs.configure()
+    failpoints.enter("api")
     settings = Settings()
     home = wiring.prepare_home(settings)
     core = wiring.core(settings)

@@ -3,8 +3,10 @@
 import socket
 import threading
 
+from celery.signals import beat_init, worker_init
+
 import workers.tasks as tasks
-from app import logs, wiring
+from app import failpoints, logs, wiring
 from app.adapters import celery_queue as names
 from app.parts import Timing
 from app.settings import Settings
@@ -20,6 +22,18 @@ app.conf.beat_schedule = {
     "sweep": {"task": names.SWEEP, "schedule": 1.0, "options": {"expires": 3}},
     "poll": {"task": names.POLL, "schedule": settings.poll_seconds, "options": {"expires": settings.poll_seconds}},
 }
+
+
+def _is_worker(**_signal: object) -> None:
+    failpoints.enter("worker")
+
+
+def _is_clock(**_signal: object) -> None:
+    failpoints.enter("clock")
+
+
+worker_init.connect(_is_worker)
+beat_init.connect(_is_clock)
 
 
 class _Lazy:

@@ -5,13 +5,29 @@ import queue
 import threading
 
 from celery import Celery
+from celery.signals import after_task_publish, before_task_publish
 from kombu.exceptions import KombuError
+
+from app import failpoints
 
 log = logging.getLogger(__name__)
 BACKLOG = 1000
 ADVANCE, OBSERVE, DELIVER, SWEEP, POLL = (
     f"headgate.{name}" for name in ("advance", "observe", "deliver", "sweep", "poll")
 )
+
+
+def _about_to_send(**_signal: object) -> None:
+    # Celery's signals, because the clock's messages are not sent by our own code.
+    failpoints.reach("broker.publish.before")
+
+
+def _sent(**_signal: object) -> None:
+    failpoints.reach("broker.publish.after")
+
+
+before_task_publish.connect(_about_to_send)
+after_task_publish.connect(_sent)
 
 
 class CeleryQueue:
