@@ -7,11 +7,14 @@ import threading
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 from kombu.exceptions import KombuError
+from kombu.transport import TRANSPORT_ALIASES
 
 from app import failpoints
 
 log = logging.getLogger(__name__)
 BACKLOG = 1000
+FILES = "headgate-files"
+TRANSPORT_ALIASES[FILES] = "app.adapters.file_broker:Transport"
 ADVANCE, OBSERVE, DELIVER, SWEEP, POLL = (
     f"headgate.{name}" for name in ("advance", "observe", "deliver", "sweep", "poll")
 )
@@ -71,7 +74,7 @@ class CeleryQueue:
 def make_app(broker_url: str, folder: str) -> Celery:
     """The Celery application: no result backend, no acknowledgement games; the database is the queue.
 
-    An empty `broker_url` takes Kombu's filesystem transport with its messages below `folder`.
+    An empty `broker_url` takes files below `folder` (app/adapters/file_broker.py).
     """
     app = Celery("headgate", set_as_current=False)
     options: dict[str, object] = {"socket_timeout": 5, "socket_connect_timeout": 5}
@@ -84,7 +87,7 @@ def make_app(broker_url: str, folder: str) -> Celery:
             "polling_interval": 0.2,
         }
     app.conf.update(
-        broker_url=broker_url or "filesystem://",
+        broker_url=broker_url or f"{FILES}://",
         broker_transport_options=options,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
