@@ -1,22 +1,24 @@
 """All SQL about the outbox and about named leases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import NamedLease, OutboxRow
+from app.db.models import NamedLease, OutboxRow, table
 from app.db.session import insert_or_ignore, now
 
+_ADD = insert(table(OutboxRow))
 
-def add(session: Session, model: str, operation: str, arguments: Mapping[str, Any]) -> None:
-    moment = now(session)
-    session.add(
-        OutboxRow(model=model, operation=operation, arguments=dict(arguments), created_at=moment, next_try_at=moment)
-    )
-    session.flush()
+
+def add(session: Session, model: str, writes: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Queue writes (operation, arguments) about a model, to be sent in this order."""
+    due = {"model": model, "created_at": now(session), "next_try_at": now(session)}
+    rows = [{**due, "operation": operation, "arguments": dict(arguments)} for operation, arguments in writes]
+    if rows:
+        session.execute(_ADD, rows)
 
 
 def pending(session: Session, model: str | None = None, limit: int = 500) -> Sequence[OutboxRow]:
@@ -64,7 +66,7 @@ def take_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:
         return True
     if session.get(NamedLease, name) is not None:
         return False
-    return insert_or_ignore(session, NamedLease(name=name, owner=owner, until=moment + ttl))
+    return insert_or_ignore(session, NamedLease, {"name": name, "owner": owner, "until": moment + ttl}) is not None
 
 
 def renew_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool:

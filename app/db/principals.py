@@ -12,7 +12,8 @@ from app.db.session import insert_or_ignore, now
 
 def add(session: Session, name: str, role: str, token_hash: str) -> bool:
     """Add a principal; False where the name is taken."""
-    return insert_or_ignore(session, Principal(name=name, role=role, token_hash=token_hash, created_at=now(session)))
+    values = {"name": name, "role": role, "token_hash": token_hash, "created_at": now(session)}
+    return insert_or_ignore(session, Principal, values) is not None
 
 
 def by_token(session: Session, token_hash: str) -> Principal | None:
@@ -40,14 +41,12 @@ def remember(
     session: Session, principal: str, key: str, body_digest: str, status: int, body: Mapping[str, Any]
 ) -> bool:
     """Keep an answer under its Idempotency-Key; False where the key is taken."""
-    return insert_or_ignore(
-        session,
-        IdempotentAnswer(
-            principal=principal,
-            key=key,
-            body_digest=body_digest,
-            status=status,
-            answer=dict(body),
-            created_at=now(session),
-        ),
-    )
+    values = {
+        "principal": principal,
+        "key": key,
+        "body_digest": body_digest,
+        "status": status,
+        "answer": dict(body),
+        "created_at": now(session),
+    }
+    return insert_or_ignore(session, IdempotentAnswer, values) is not None

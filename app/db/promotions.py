@@ -5,15 +5,31 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, or_, select, update
-from sqlalchemy.engine import CursorResult
+from sqlalchemy import bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
-from app.db.models import Promotion, StepRun
+from app.db.models import Promotion, StepRun, table
 from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
 from app.domain.promotion import ACTIVE, ENDED, State
+
+_PROMOTIONS, _STEPS = table(Promotion), table(StepRun)
+_LOCKED = select(Promotion).where(Promotion.id == bindparam("id")).with_for_update()
+_WRITE_HELD = (
+    update(_PROMOTIONS)
+    .where(_PROMOTIONS.c.id == bindparam("held_id"), _PROMOTIONS.c.state == bindparam("held_state"))
+    .where(_PROMOTIONS.c.lease_epoch == bindparam("held_epoch"))
+    .returning(_PROMOTIONS.c.id)
+)
+_ENTER = insert(_STEPS)
+_FINISH = update(_STEPS).where(
+    _STEPS.c.promotion_id == bindparam("step_of"),
+    _STEPS.c.state == bindparam("step_state"),
+    _STEPS.c.finished_at.is_(None),
+)
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,13 @@ def get(session: Session, promotion_id: int) -> Promotion | None:
 
 def get_locked(session: Session, promotion_id: int) -> Promotion | None:
     """The row, locked until the transaction ends, so that a request to stop and a transition take turns."""
-    return session.get(Promotion, promotion_id, populate_existing=True, with_for_update=True)
+    locked = session.scalars(_LOCKED, {"id": promotion_id}, execution_options={"populate_existing": True})
+    return locked.one_or_none()
 
 
-def insert(session: Session, row: Promotion) -> bool:
-    """Insert the promotion; False where another one already waits for the same model and environment."""
-    return insert_or_ignore(session, row)
+def add(session: Session, values: Mapping[str, Any]) -> Promotion | None:
+    """Insert a promotion; None where another one already waits for the same model and environment."""
+    return insert_or_ignore(session, Promotion, values)
 
 
 def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tuple[Promotion, Claim] | None:
@@ -60,11 +77,12 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
             lease_epoch=Promotion.lease_epoch + 1,
             lease_until=moment + ttl,
         )
-        .returning(Promotion.id)
+        .returning(Promotion)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
-    if session.execute(query).scalar_one_or_none() is None:
+    row = session.scalars(query).one_or_none()
+    if row is None:
         return None
-    row = session.get_one(Promotion, promotion_id, populate_existing=True)
     return row, Claim(row.id, State(row.state), row.lease_epoch, owner, row.next_run_at, bool(row.stop))
 
 
@@ -82,7 +100,7 @@ def move(session: Session, held: Claim, after: State, reason: str, next_run_at: 
 
     Raises:
         LostLease: the row no longer stands where the claim says.
-        Conflict: another promotion is active for this model and environment.
+        Conflict: another promotion is active for this model and environment; the transaction can only be given up.
     """
     values: dict[str, Any] = {
         "state": after.value,
@@ -93,8 +111,7 @@ def move(session: Session, held: Claim, after: State, reason: str, next_run_at: 
         "progress": {},
     }
     try:
-        with session.begin_nested():
-            _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
+        _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
     except IntegrityError as error:
         raise Conflict("another promotion is active for this model and environment") from error
 
@@ -113,16 +130,12 @@ def _given_back(session: Session, next_run_at: datetime | None) -> dict[str, Any
 
 
 def _write_or_raise(session: Session, held: Claim, values: Mapping[str, Any]) -> None:
-    if _write(session, held, values) != 1:
+    mine = {"held_id": held.id, "held_state": held.state.value, "held_epoch": held.epoch}
+    if session.execute(_WRITE_HELD, {**values, **mine}).first() is None:
         raise LostLease(f"promotion {held.id} is no longer held in {held.state} by this worker")
-
-
-def _write(session: Session, held: Claim, values: Mapping[str, Any]) -> int:
-    query = update(Promotion).where(
-        Promotion.id == held.id, Promotion.state == held.state.value, Promotion.lease_epoch == held.epoch
-    )
-    result = session.execute(query.values(**values).execution_options(synchronize_session="evaluate"))
-    return result.rowcount if isinstance(result, CursorResult) else 0
+    row = session.identity_map.get(identity_key(Promotion, held.id))
+    for name, value in values.items() if row is not None else ():
+        set_committed_value(row, name, value)
 
 
 def due(session: Session, limit: int = 200) -> Sequence[int]:
@@ -197,21 +210,16 @@ def count_by_state(session: Session) -> dict[str, int]:
 
 def enter_step(session: Session, promotion_id: int, state: State) -> None:
     """Record that a promotion has entered a state."""
-    moment = now(session)
-    session.add(StepRun(promotion_id=promotion_id, state=state.value, entered_at=moment, evidence={}))
-    session.flush()
+    step = {"promotion_id": promotion_id, "state": state.value, "entered_at": now(session)}
+    session.execute(_ENTER, {**step, "evidence": {}})
 
 
 def finish_step(
     session: Session, promotion_id: int, state: State, evidence: Mapping[str, Any], digest: str | None
 ) -> None:
     """Record the end of the step that the promotion is in."""
-    query = (
-        update(StepRun)
-        .where(StepRun.promotion_id == promotion_id, StepRun.state == state.value, StepRun.finished_at.is_(None))
-        .values(finished_at=now(session), evidence=dict(evidence), digest=digest)
-    )
-    session.execute(query.execution_options(synchronize_session=False))
+    step = {"step_of": promotion_id, "step_state": state.value}
+    session.execute(_FINISH, {**step, "finished_at": now(session), "evidence": dict(evidence), "digest": digest})
 
 
 def steps(session: Session, promotion_id: int) -> Sequence[StepRun]:

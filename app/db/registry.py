@@ -38,8 +38,8 @@ def store(session: Session, name: str, view: ModelView | None, generation: int) 
         gone = delete(ObservedModel).where(ObservedModel.name == name, ObservedModel.generation == generation)
         return session.execute(gone.returning(ObservedModel.name)).first() is not None
     if generation == 0:
-        row = ObservedModel(name=name, view=view.as_json(), generation=1, observed_at=now(session))
-        return insert_or_ignore(session, row)
+        first = {"name": name, "view": view.as_json(), "generation": 1, "observed_at": now(session)}
+        return insert_or_ignore(session, ObservedModel, first) is not None
     newer = (
         update(ObservedModel)
         .where(ObservedModel.name == name, ObservedModel.generation == generation)
@@ -79,8 +79,8 @@ def changes(session: Session, model: str | None, before_id: int | None, limit: i
 
 def add_delivery(session: Session, source: str, delivery_id: str, event: str, model: str | None) -> bool:
     """Remember a webhook call; False where this delivery came before."""
-    row = Delivery(source=source, delivery_id=delivery_id, received_at=now(session), event=event[:255], model=model)
-    return insert_or_ignore(session, row)
+    call = {"source": source, "delivery_id": delivery_id, "event": event[:255], "model": model}
+    return insert_or_ignore(session, Delivery, {**call, "received_at": now(session)}) is not None
 
 
 def unobserved_models(session: Session) -> Sequence[str]:

@@ -2,21 +2,27 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app import failpoints
 from app.domain.errors import Invalid, Transient
 
 BUSY_TIMEOUT_S = 15
-_LAST = "last"
+_BELIEVED_S = 1.0
+_LAST, _BEGUN, _USED = "last", "begun", "used"
+Row = TypeVar("Row")
 
 
 class Database:
@@ -24,12 +30,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        sqlite = self.engine.dialect.name == "sqlite"
-        self._reader = self.engine.execution_options(**({"headgate_read": True} if sqlite else snapshot))
+        self._reader = self.engine.execution_options(headgate_read=True)
         # SQLite lets its writers find out by themselves whose turn it is, by sleeping and trying again: threads of one
         # process that queue here wait for each other without sleeping past their turn.
-        self._turn = threading.Lock() if sqlite else contextlib.nullcontext()
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
 
     def begin(self) -> AbstractContextManager[Session]:
         """A writing transaction; committed when the block ends without an error.
@@ -73,15 +77,11 @@ class Database:
         self.engine.dispose()
 
 
-def insert_or_ignore(session: Session, row: object) -> bool:
-    """Insert a row; False where a unique constraint says that somebody was faster. The transaction goes on."""
-    try:
-        with session.begin_nested():
-            session.add(row)
-            session.flush()
-    except IntegrityError:
-        return False
-    return True
+def insert_or_ignore(session: Session, table: type[Row], values: Mapping[str, Any]) -> Row | None:
+    """Insert a row and return it; None where a unique constraint says that somebody was faster. The transaction goes
+    on."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return session.scalars(insert(table).values(values).on_conflict_do_nothing().returning(table)).one_or_none()
 
 
 def at_last(session: Session, act: Callable[[], None]) -> None:
@@ -92,27 +92,65 @@ def at_last(session: Session, act: Callable[[], None]) -> None:
 def now(session: Session) -> datetime:
     """The database's clock, UTC: the one clock that all workers share. Read once for each transaction."""
     if "now" not in session.info:
-        session.info["now"] = _clock(session)
+        connection = session.connection()
+        # A writing transaction on PostgreSQL has brought the time with it.
+        session.info["now"] = connection.info.get(_BEGUN) or _clock(connection)
     moment: datetime = session.info["now"]
     return moment
 
 
-def _clock(session: Session) -> datetime:
-    if session.get_bind().dialect.name == "sqlite":
-        stamp = session.execute(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')")).scalar_one()
+def _clock(connection: Connection) -> datetime:
+    if connection.dialect.name == "sqlite":
+        stamp = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')").scalar_one()
         return datetime.fromisoformat(stamp).replace(tzinfo=UTC)
-    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    moment: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     return moment.astimezone(UTC)
 
 
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=10, hide_parameters=True)
+        # The connection that was used last is used next, so that few of them have to prove that they still live.
+        engine = create_engine(url, pool_use_lifo=True, pool_size=10, max_overflow=10, hide_parameters=True)
+        event.listen(engine, "connect", _prepare_postgresql)
+        event.listen(engine, "checkin", _remember_use)
+        event.listen(engine, "checkout", partial(_prove_alive, engine.dialect))
+        event.listen(engine, "begin", _begin_postgresql)
+        return engine
     connect = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
     engine = create_engine(url, connect_args=connect, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
+    # The driver must not open transactions by itself: that would take a round trip of its own.
+    connection.autocommit = True
+    _remember_use(connection, record)
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("headgate_read", False):
+        connection.info.pop(_BEGUN, None)
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    else:
+        begun = connection.exec_driver_sql("SELECT clock_timestamp(); BEGIN", execution_options={"no_parameters": True})
+        connection.info[_BEGUN] = begun.scalar_one().astimezone(UTC)
+
+
+def _remember_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _prove_alive(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection that lay idle whether it still lives; the pool replaces one that does not. One that was used a
+    moment ago is believed: asking costs a round trip, and what breaks now could as well break after the answer."""
+    if time.monotonic() - record.info[_USED] < _BELIEVED_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -101,22 +101,23 @@ def _insert(
 ) -> Promotion:
     frozen = freeze(policy.environments[wanted[1]])
     moment = now(session)
-    row = Promotion(
-        model=policy.model,
-        version=wanted[0],
-        environment=wanted[1],
-        state=State.REQUESTED.value,
-        trigger=dict(trigger),
-        requested_by=principal,
-        request_reason=reason,
-        policy=frozen,
-        policy_digest=digest_json(frozen),
-        progress={},
-        created_at=moment,
-        updated_at=moment,
-        next_run_at=moment,
-    )
-    if not promotions.insert(session, row):
+    values = {
+        "model": policy.model,
+        "version": wanted[0],
+        "environment": wanted[1],
+        "state": State.REQUESTED.value,
+        "trigger": dict(trigger),
+        "requested_by": principal,
+        "request_reason": reason,
+        "policy": frozen,
+        "policy_digest": digest_json(frozen),
+        "progress": {},
+        "created_at": moment,
+        "updated_at": moment,
+        "next_run_at": moment,
+    }
+    row = promotions.add(session, values)
+    if row is None:
         raise Conflict("another promotion was requested at the same moment", "Look at it first, then try again.")
     return row
 

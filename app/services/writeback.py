@@ -1,6 +1,6 @@
 """What Headgate tells MLflow: which writes a transition causes. They are queued here and sent by services.outbox."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -19,13 +19,14 @@ SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
     "set_stage",
 )
 MAX_TAG = 1000
+Write = tuple[str, Mapping[str, Any]]
+"""The operation and its arguments, as the outbox keeps them."""
 
 
 def announce(session: Session, row: Promotion, url: str) -> None:
     """A promotion was opened: the version carries its address from now on."""
-    _tag(session, row, "headgate.promotion", url)
-    _tag(session, row, "headgate.reason", "")
-    _tag(session, row, "headgate.status", State.REQUESTED.label)
+    told = [("headgate.promotion", url), ("headgate.reason", ""), ("headgate.status", State.REQUESTED.label)]
+    outbox.add(session, row.model, [_tag(row.version, key, value) for key, value in told])
 
 
 def keep_marks(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
@@ -54,42 +55,46 @@ def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: Sta
     asks for the next version must not find us still deleting. The status comes last: whoever sees it finds what
     explains it already there.
     """
+    outbox.add(session, row.model, _words(session, row, policy, state, reason))
+
+
+def _words(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> Iterator[Write]:
     if state in ENDED:
-        _take_requests_away(session, row, policy, state)
+        yield from _requests_away(session, row, policy, state)
     if state is State.LIVE:
-        _tell_live(session, row, policy)
+        yield from _live(session, row, policy)
     if reason or state is State.REQUESTED:  # a second try starts with a clean slate
-        _tag(session, row, "headgate.reason", reason)
+        yield _tag(row.version, "headgate.reason", reason)
     if state is State.APPROVAL and row.digest:
-        _tag(session, row, "headgate.digest", row.digest)
-    _tag(session, row, "headgate.status", state.label)
+        yield _tag(row.version, "headgate.digest", row.digest)
+    yield _tag(row.version, "headgate.status", state.label)
 
 
-def _tell_live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> None:
+def _live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> Iterator[Write]:
     """The alias, and for the legacy UI the stage. A version has one stage but may serve in several environments:
     going live in staging does not take it, or the version before it, out of Production."""
-    _add(session, row.model, SET_ALIAS, alias=row.environment, version=row.version)
+    yield SET_ALIAS, {"alias": row.environment, "version": row.version}
     stage = policy.triggers.stage
     if stage is None:
         return
     lower = {"only_from": [NO_STAGE, "Archived"]} if stage == "Staging" else {}
-    _add(session, row.model, SET_STAGE, version=row.version, stage=stage, **lower)
+    yield SET_STAGE, {"version": row.version, "stage": stage, **lower}
     before = releases.in_role(session, row.model, row.environment, releases.STABLE)
     if before is not None and before.version != row.version:
-        _add(session, row.model, SET_STAGE, version=before.version, stage="Archived", only_from=[stage])
+        yield SET_STAGE, {"version": before.version, "stage": "Archived", "only_from": [stage]}
 
 
 def refuse_repeat(session: Session, ask: Ask) -> None:
     """A version that serves already was asked for again: the request is taken away, and MLflow says why."""
     reason = f"version {ask.version} already serves in {ask.environment}; nothing was done"
-    _add(session, ask.change.model, SET_TAG, version=ask.version, key="headgate.reason", value=reason)
-    _take_mark_away(session, ask.change.model, ask.change.field, ask.version, ask.environment)
+    away = _mark_away(ask.change.field, ask.version, ask.environment)
+    outbox.add(session, ask.change.model, [_tag(ask.version, "headgate.reason", reason), *away])
 
 
 def refuse_environment(session: Session, change: Change, known: Collection[str]) -> str:
     """A version was marked for an environment that its policy does not have: MLflow says which ones there are."""
     reason = f"the policy has no environment {change.after!r}; it has: {', '.join(sorted(known))}"
-    _add(session, change.model, SET_TAG, version=str(change.version), key="headgate.reason", value=reason[:MAX_TAG])
+    outbox.add(session, change.model, [_tag(str(change.version), "headgate.reason", reason)])
     return reason
 
 
@@ -98,18 +103,18 @@ def put_back(session: Session, change: Change, environment: str) -> str:
     serves = releases.in_role(session, change.model, environment, releases.STABLE)
     if serves is None or serves.version == change.after:
         return ""
-    _add(session, change.model, SET_ALIAS, alias=environment, version=serves.version)
+    outbox.add(session, change.model, [(SET_ALIAS, {"alias": environment, "version": serves.version})])
     return f"only Headgate moves this alias: it goes back to version {serves.version}, which serves"
 
 
-def _take_mark_away(session: Session, model: str, field: str, version: str, environment: str) -> None:
+def _mark_away(field: str, version: str, environment: str) -> Iterator[Write]:
     if field.startswith("alias:"):
-        _add(session, model, DELETE_ALIAS, alias=field.removeprefix("alias:"), version=version)
+        yield DELETE_ALIAS, {"alias": field.removeprefix("alias:"), "version": version}
     elif field == f"tag:{ASK_TAG}":
-        _add(session, model, DELETE_TAG, version=version, key=ASK_TAG, value=environment)
+        yield DELETE_TAG, {"version": version, "key": ASK_TAG, "value": environment}
 
 
-def _take_requests_away(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State) -> None:
+def _requests_away(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State) -> Iterator[Write]:
     """The version has its answer, so all that asks for it in this environment goes: a mark that stayed would be no
     change when it is set again, and that request would be lost."""
     if any(waiting.version == row.version for waiting in promotions.waiting(session, row.model, row.environment)):
@@ -117,22 +122,11 @@ def _take_requests_away(session: Session, row: Promotion, policy: EnvironmentPol
     trigger: Mapping[str, Any] = row.trigger
     field = str(trigger.get("field", ""))
     for mark in sorted({f"alias:{policy.triggers.alias}", f"tag:{ASK_TAG}", field}):
-        _take_mark_away(session, row.model, mark, row.version, row.environment)
+        yield from _mark_away(mark, row.version, row.environment)
     if field == "stage" and state is not State.LIVE:
-        asked = str(trigger.get("after") or NO_STAGE)
-        _add(
-            session,
-            row.model,
-            SET_STAGE,
-            version=row.version,
-            stage=str(trigger.get("before") or NO_STAGE),
-            only_from=[asked],
-        )
+        back, asked = str(trigger.get("before") or NO_STAGE), str(trigger.get("after") or NO_STAGE)
+        yield SET_STAGE, {"version": row.version, "stage": back, "only_from": [asked]}
 
 
-def _tag(session: Session, row: Promotion, key: str, value: str) -> None:
-    _add(session, row.model, SET_TAG, version=row.version, key=key, value=value[:MAX_TAG])
-
-
-def _add(session: Session, model: str, operation: str, **arguments: str | list[str]) -> None:
-    outbox.add(session, model, operation, arguments)
+def _tag(version: str, key: str, value: str) -> Write:
+    return SET_TAG, {"version": version, "key": key, "value": value[:MAX_TAG]}
