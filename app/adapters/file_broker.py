@@ -20,13 +20,13 @@ from kombu.transport.filesystem import exchange_queue_t
 log = logging.getLogger(__name__)
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]  # Kombu has no types
+class Channel(filesystem.Channel):
     """Messages and the table of queues, each a file that is renamed into place."""
 
-    def _put(self, queue: str, message: Any, **_options: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_options: Any) -> None:  # type: ignore[override]  # Kombu names it twice
         # The time comes first, so that older messages are read first; with a fixed width it also sorts as text.
         name = f"{time.time_ns():020d}_{uuid.uuid4()}.{queue}.msg"
-        _write_whole(Path(self.data_folder_out, name), message)
+        _write_whole(Path(self.data_folder_out, name), payload)
 
     def _get(self, queue: str, timeout: Any = None) -> Any:  # noqa: ARG002 -- signature of Kombu
         ours = f".{queue}.msg"
