@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from celery import Celery
 
@@ -15,6 +14,7 @@ from app.db import promotions
 from app.domain.errors import HeadgateError
 from app.parts import Core, Plant
 from app.services import intake, outbox, releases
+from app.services.singly import holding
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -52,15 +52,10 @@ class Desk:
 
     def poll(self) -> None:
         """Read the whole registry, one worker at a time, and see that our webhook is registered."""
-        with self.core.db.begin() as session:
-            if not leases.take_lease(session, "poll", self.me, timedelta(minutes=2)):
-                return
-        try:
-            self._ensure_webhook()
-            intake.poll(self.core)
-        finally:
-            with self.core.db.begin() as session:
-                leases.drop_lease(session, "poll", self.me)
+        with holding(self.core.db, "poll", self.me) as mine:
+            if mine:
+                self._ensure_webhook()
+                intake.poll(self.core)
 
     def _ensure_webhook(self) -> None:
         # It only makes us quicker: an MLflow that takes none from us is polled all the same.

@@ -13,10 +13,11 @@ from app.domain.errors import HeadgateError, LostLease, Transient
 from app.domain.registry import ASK_TAG, NO_STAGE, Change, ModelView
 from app.domain.retry import backoff
 from app.parts import Core
-from app.services import writeback
+from app.services import singly, writeback
+from app.services.singly import holding
 
 log = logging.getLogger(__name__)
-LEASE, LEASE_TTL = "deliver", timedelta(seconds=60)
+LEASE = "deliver"
 MAX_REFUSALS = 60
 AWAY_PAUSE = timedelta(seconds=5)
 
@@ -26,22 +27,23 @@ def deliver(core: Core, owner: str) -> int:
 
     A model whose write fails keeps the rest of its writes back, so that MLflow never sees them out of order.
     """
+    with core.db.read() as session:
+        if not outbox.has_due(session):
+            return 0
     sent = 0
-    try:
-        while some := _round(core, owner):
-            sent += some
-    except LostLease as error:
-        log.warning("outbox.lost_lease", extra={"reason": error.reason})
-    finally:
-        with core.db.begin() as session:
-            outbox.drop_lease(session, LEASE, owner)
+    with holding(core.db, LEASE, owner) as mine:
+        try:
+            while mine and (some := _round(core, owner)):
+                sent += some
+        except LostLease as error:
+            log.warning("outbox.lost_lease", extra={"reason": error.reason})
     return sent
 
 
 def _round(core: Core, owner: str) -> int:
     """Send each model's writes up to the first that fails or has to wait; 0 where there was nothing to do."""
-    with core.db.begin() as session:
-        if not outbox.take_lease(session, LEASE, owner, LEASE_TTL) or not outbox.has_due(session):
+    with core.db.read() as session:
+        if not outbox.has_due(session):
             return 0
         moment, rows = now(session), list(outbox.pending(session))
     sent, stuck = 0, set[str]()
@@ -71,7 +73,7 @@ def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:
     with core.db.begin() as session:
         _note_own_write(session, row)
         outbox.mark_done(session, row.id)
-        held = outbox.renew_lease(session, LEASE, owner, LEASE_TTL)
+        held = outbox.renew_lease(session, LEASE, owner, singly.LEASE)
     _expect(held)
     return True
 
@@ -80,7 +82,7 @@ def _put_off(core: Core, row: OutboxRow, owner: str, reason: str, pause: timedel
     log.warning("outbox.failed", extra={"row": row.id, "operation": row.operation, "reason": reason})
     with core.db.begin() as session:
         outbox.mark_failed(session, row.id, reason, pause, refused)
-        held = outbox.renew_lease(session, LEASE, owner, LEASE_TTL)
+        held = outbox.renew_lease(session, LEASE, owner, singly.LEASE)
     _expect(held)
 
 

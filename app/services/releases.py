@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, releases
+from app.db import releases
 from app.db.models import Release
 from app.db.session import Database, now
 from app.domain.digests import short
 from app.domain.errors import HeadgateError
 from app.parts import Plant
 from app.ports import Endpoint, ReleaseSpec, Route, Server, TrafficRouter
+from app.services.singly import holding
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +81,12 @@ def tend(db: Database, plant: Plant, owner: str) -> list[str]:
 
     A worker may have died after starting a server, or after recording where it listens: whatever is missing is done.
     """
-    with db.begin() as session:
-        if not outbox.take_lease(session, "tend", owner, timedelta(seconds=60)):
+    with holding(db, "tend", owner) as mine:
+        if not mine:
             return []
-        serving = [row for row in releases.serving(session) if row.role == releases.STABLE and row.endpoint]
-    try:
+        with db.read() as session:
+            serving = [row for row in releases.serving(session) if row.role == releases.STABLE and row.endpoint]
         return [row.name for row in serving if _tend_or_log(db, plant, row)]
-    finally:
-        with db.begin() as session:
-            outbox.drop_lease(session, "tend", owner)
 
 
 def _tend_or_log(db: Database, plant: Plant, row: Release) -> bool:
