@@ -1,16 +1,34 @@
 """The API process: `uvicorn app.main:app`."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from app import failpoints, logs, wiring
 from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
+from app.db.session import Database
+from app.domain.errors import Transient
 from app.services.principals import bootstrap
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+async def _first_admin(db: Database, file: Path) -> None:
+    """Bootstrap as soon as the database is there: an API that starts before it answers 503 until then, and no restart
+    is needed."""
+    while True:
+        try:
+            await asyncio.to_thread(bootstrap, db, file)
+            return
+        except Transient as error:
+            log.warning("api.database_away", extra={"reason": error.reason, "remedy": error.remedy})
+        await asyncio.sleep(1)
 
 
 def build() -> FastAPI:
@@ -27,8 +45,10 @@ def build() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(bootstrap, core.db, home / "admin.token")
+        admin = asyncio.create_task(_first_admin(core.db, home / "admin.token"))
         yield
+        admin.cancel()
+        await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
     app = create_app(core, verify_webhook)

@@ -4,8 +4,8 @@ import logging
 import sys
 
 from app import logs, wiring
-from app.db.migrate import upgrade
-from app.db.session import Database, now
+from app.db.migrate import DATABASE_PATIENCE, upgrade
+from app.db.session import Database
 from app.domain.errors import HeadgateError, Transient
 from app.services.releases import routes
 from app.settings import Settings
@@ -20,9 +20,7 @@ def main() -> int:
     wiring.prepare_home(settings)
     database = Database(settings.database)
     try:
-        with database.read() as session:
-            now(session)  # of a database that is away this speaks in words, where alembic shows a traceback
-        upgrade(settings.database)
+        upgrade(settings.database, DATABASE_PATIENCE)
         _write_router_config(settings, database)
     except HeadgateError as error:
         log.error("prepare.failed", extra={"reason": error.reason, "remedy": error.remedy})

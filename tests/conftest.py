@@ -8,7 +8,7 @@ import pytest
 
 from app.db.migrate import upgrade
 from app.db.session import Database
-from tests.services import Postgres, postgres
+from tests.services import postgres
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,23 +18,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever touches the database is run on both: `-m database` finds it by its fixtures, so none is forgotten."""
     for item in items:
-        if isinstance(item, pytest.Function) and {"new_database", "backing"} & set(item.fixturenames):
+        if isinstance(item, pytest.Function) and {"empty_database", "new_database", "backing"} & set(item.fixturenames):
             item.add_marker("database")
 
 
 @pytest.fixture(scope="session")
-def new_database(
+def empty_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], str]]:
-    """Makes URLs of fresh, migrated databases."""
-    folder = tmp_path_factory.mktemp("database")
+    """Makes URLs of fresh databases without any table."""
     if request.config.getoption("--database") == "sqlite":
-        template = folder / "template.db"
-        upgrade(f"sqlite:///{template}")
-        yield lambda: _copy(template, tmp_path_factory.mktemp("db") / "headgate.db")
+        yield lambda: f"sqlite:///{tmp_path_factory.mktemp('db') / 'headgate.db'}"
         return
-    with postgres(folder) as server:
-        yield lambda: _migrated(server)
+    with postgres(tmp_path_factory.mktemp("database")) as server:
+        yield server.fresh
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    request: pytest.FixtureRequest, empty_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Makes URLs of fresh, migrated databases."""
+    if request.config.getoption("--database") != "sqlite":
+        return lambda: _migrated(empty_database())
+    template = tmp_path_factory.mktemp("database") / "template.db"
+    upgrade(f"sqlite:///{template}")
+    return lambda: _copy(template, tmp_path_factory.mktemp("db") / "headgate.db")
 
 
 def _copy(template: Path, to: Path) -> str:
@@ -42,8 +51,7 @@ def _copy(template: Path, to: Path) -> str:
     return f"sqlite:///{to}"
 
 
-def _migrated(server: Postgres) -> str:
-    url = server.fresh()
+def _migrated(url: str) -> str:
     upgrade(url)
     return url
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import schemas
 from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier
-from app.domain.errors import NotFound
+from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
 from app.services import approvals, history, idempotency, promotions
 
@@ -30,9 +30,8 @@ def request_promotion(
     """Opens a promotion as if the version had been marked in MLflow. With an `Idempotency-Key` a second call gets the
     first one's answer; the same key with another body is a conflict."""
 
-    def make() -> dict[str, Any]:
-        row = promotions.request(core, body.model, body.version, body.environment, body.reason, caller.name)
-        return history.promotion(core.db, row.id)
+    def make(keep: idempotency.Keep) -> None:
+        promotions.request(core, body.model, body.version, body.environment, body.reason, caller.name, keep)
 
     answer = idempotency.once(core.db, caller.name, idempotency_key, body.model_dump(), make)
     return JSONResponse(answer, 201, {"Location": f"/api/v1/promotions/{answer['id']}"})
@@ -72,6 +71,11 @@ def _events(core: Parts, promotion_id: int) -> Iterator[str]:
             found = history.promotion(core.db, promotion_id)
         except NotFound:
             return
+        except Transient as error:
+            # The answer has begun: a watcher who is told to wait need not come back.
+            yield f": {error.reason}\n\n"
+            time.sleep(WATCH_SECONDS)
+            continue
         seen = json.dumps(found, default=str)
         if seen != last:
             last, quiet_since = seen, time.monotonic()

@@ -11,17 +11,20 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, InterfaceError, InvalidatePoolError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolExhausted
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app import failpoints
-from app.domain.errors import Invalid, Transient
+from app.db.trouble import in_our_words
 
 BUSY_TIMEOUT_S = 15
 _BELIEVED_S = 1.0
 _LAST, _BEGUN, _USED = "last", "begun", "used"
+# A server that went away without a word is found out after this long, not after TCP's quarter of an hour. A process
+# that was stopped in the middle of a transaction must not hold its locks for as long as it is stopped.
+_POSTGRESQL = {"connect_timeout": 10, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5}
+_POSTGRESQL_SESSION = f"SET lock_timeout = '{BUSY_TIMEOUT_S}s'; SET idle_in_transaction_session_timeout = '30s'"
 Row = TypeVar("Row")
 
 
@@ -39,7 +42,8 @@ class Database:
         """A writing transaction; committed when the block ends without an error.
 
         Raises:
-            Transient: the database is away or too busy.
+            Transient: the database is away, too busy, full or read-only. Where its answer to the COMMIT was lost, the
+                transaction may have been recorded all the same.
             Invalid: a value is larger than its column.
         """
         return self._writing(failpoints.caller())
@@ -59,19 +63,10 @@ class Database:
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
-        try:
-            with Session(engine, expire_on_commit=False) as session, session.begin():
-                yield session
-                for act in session.info.pop(_LAST, ()):
-                    act()
-        except (OperationalError, InterfaceError, PoolExhausted) as error:
-            # The driver's text holds the statement and its values, so only the kind of error is passed on.
-            raise Transient(
-                f"The database did not answer ({type(getattr(error, 'orig', error)).__name__}).",
-                "Check HEADGATE_DATABASE_URL and that the database runs.",
-            ) from error
-        except DataError as error:
-            raise Invalid("value", f"the database cannot hold it ({type(error.orig).__name__})") from error
+        with in_our_words(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+            for act in session.info.pop(_LAST, ()):
+                act()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -110,7 +105,8 @@ def _clock(connection: Connection) -> datetime:
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         # The connection that was used last is used next, so that few of them have to prove that they still live.
-        engine = create_engine(url, pool_use_lifo=True, pool_size=10, max_overflow=10, hide_parameters=True)
+        pool = {"pool_use_lifo": True, "pool_size": 10, "max_overflow": 10}
+        engine = create_engine(url, **pool, connect_args=_POSTGRESQL, hide_parameters=True)
         event.listen(engine, "connect", _prepare_postgresql)
         event.listen(engine, "checkin", _remember_use)
         event.listen(engine, "checkout", partial(_prove_alive, engine.dialect))
@@ -126,6 +122,8 @@ def _engine(url: str) -> Engine:
 def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
     # The driver must not open transactions by itself: that would take a round trip of its own.
     connection.autocommit = True
+    # Not as a start-up option: a pooler in front of PostgreSQL would refuse those.
+    connection.execute(_POSTGRESQL_SESSION)
     _remember_use(connection, record)
 
 

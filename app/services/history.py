@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.db import audit, principals, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
@@ -23,22 +25,27 @@ def promotion(db: Database, promotion_id: int) -> dict[str, Any]:
         row = promotions.get(session, promotion_id)
         if row is None:
             raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
-        steps = promotions.steps(session, promotion_id)
-        return {
-            **_summary(row),
-            "policy": row.policy,
-            "policy_digest": row.policy_digest,
-            "trigger": row.trigger,
-            "requested_by": row.requested_by,
-            "request_reason": row.request_reason,
-            "attempt": row.attempt,
-            "last_error": row.last_error,
-            "progress": row.progress,
-            "stopping": row.stop,
-            "steps": [_step(step) for step in steps],
-            "evidence": {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence},
-            "approvals": [_approval(row) for row in principals.approvals(session, promotion_id)],
-        }
+        return told(session, row)
+
+
+def told(session: Session, row: Promotion) -> dict[str, Any]:
+    """Everything about one promotion as the caller's transaction sees it."""
+    steps = promotions.steps(session, row.id)
+    return {
+        **_summary(row),
+        "policy": row.policy,
+        "policy_digest": row.policy_digest,
+        "trigger": row.trigger,
+        "requested_by": row.requested_by,
+        "request_reason": row.request_reason,
+        "attempt": row.attempt,
+        "last_error": row.last_error,
+        "progress": row.progress,
+        "stopping": row.stop,
+        "steps": [_step(step) for step in steps],
+        "evidence": {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence},
+        "approvals": [_approval(row) for row in principals.approvals(session, row.id)],
+    }
 
 
 def search(

@@ -16,11 +16,20 @@ from app.domain.policy import EnvironmentPolicy, Policy
 from app.domain.promotion import ENDED, State, may_follow
 from app.parts import Core
 from app.policy_files import freeze, thaw
-from app.services import digest, releases_follow, writeback
+from app.services import digest, history, releases_follow, writeback
+from app.services.idempotency import Keep
 
 
-def request(core: Core, model: str, version: str, environment: str, reason: str, principal: str) -> Promotion:
-    """Open a promotion that somebody asks for by name.
+def request(
+    core: Core,
+    model: str,
+    version: str,
+    environment: str,
+    reason: str,
+    principal: str,
+    keep: Keep = lambda _session, _answer: None,
+) -> Promotion:
+    """Open a promotion that somebody asks for by name; `keep` gets what they are answered.
 
     Raises:
         NotFound: MLflow has no such version.
@@ -39,6 +48,7 @@ def request(core: Core, model: str, version: str, environment: str, reason: str,
                 f"{model} {version} is already on its way to {environment} or serves there.",
                 f"See `headgate status --model {model} --env {environment}`.",
             )
+        keep(session, history.told(session, row))
     core.queue.advance(row.id)
     return row
 
