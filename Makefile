@@ -7,7 +7,7 @@ PY := .venv/bin/python
 TESTS := tests/unit tests/integration tests/e2e tests/faults
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup demo up test unit check format bench triton-image lock
+.PHONY: help setup demo up test unit check format bench faults faults-full triton-image lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,16 @@ format: ## write the format and the safe fixes
 bench: setup ## figures, as ratios measured side by side in one run; it installs PostgreSQL, too
 	@bash ci/install-system.sh test
 	$(PY) -m ci.bench
+
+faults: ## kill processes at named points on both databases, about five minutes
+	@bash ci/install-system.sh test
+	@bash ci/setup-venv.sh
+	$(PY) -m tests.crash
+
+faults-full: ## thousands of kills, about an hour and a half; the table goes to docs/benchmarks.md
+	@bash ci/install-system.sh test
+	@bash ci/setup-venv.sh
+	$(PY) -m tests.crash --kills 2600 --write-docs
 
 triton-image: setup ## the base image of releases on the CPU, for target docker
 	@$(PY) -m app.triton_image

@@ -1,0 +1,113 @@
+"""The command line of the crash harness: `python -m tests.crash --kills 200 --database postgresql --seed 7`."""
+
+import argparse
+import contextlib
+import json
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from app.db.migrate import upgrade
+from ci.bench import report
+from tests.crash.campaign import Campaign
+from tests.crash.installation import ENVIRONMENT, Installation, installation
+from tests.crash.lanes import Lane, People
+from tests.crash.models import POLICY, register
+from tests.crash.report import group
+from tests.crash.tally import Tally
+from tests.crash.traffic import Traffic
+from tests.services import postgres, redis
+
+LANES = 12
+DATABASES = ("sqlite", "postgresql")
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, DOCS = ROOT / ".headgate" / "faults.json", ROOT / "docs" / "benchmarks.md"
+# Not the usual temporary folder: sockets need short paths, and PostgreSQL runs as another user where we are root.
+_DISK = "/var/tmp"
+
+
+def campaign(database: str, kills: int, seed: int, lanes: int = LANES) -> Tally:
+    """Run one campaign in a fresh installation and return what it saw."""
+    tally = Tally(seed)
+    models = [f"lane-{number}" for number in range(lanes)]
+    with _backing(database) as (folder, url, broker):
+        policies = {model: POLICY.format(model=model) for model in models}
+        with installation(folder / "i", url, broker, policies) as found, _people(found) as people:
+            register(people.registry, folder / "artifacts", models)
+            rows = [Lane(model, people, tally) for model in models]
+            with Traffic(found.router.address(ENVIRONMENT), lambda: [row.model for row in rows if row.served], tally):
+                Campaign(found, rows, tally, kills).run()
+            if tally.broken:
+                _keep(folder)
+    return tally
+
+
+@contextlib.contextmanager
+def _backing(database: str) -> Iterator[tuple[Path, str, str]]:
+    """A folder, the URL of a migrated database, and a broker: files beside SQLite, Redis beside PostgreSQL."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-", dir=_DISK, ignore_cleanup_errors=True))
+        )
+        folder.chmod(0o755)
+        url, broker = f"sqlite:///{folder / 'headgate.db'}", ""
+        if database == "postgresql":
+            url, broker = stack.enter_context(postgres(folder)).fresh(), stack.enter_context(redis(folder))
+        upgrade(url)
+        yield folder, url, broker
+
+
+@contextlib.contextmanager
+def _people(found: Installation) -> Iterator[People]:
+    token = (found.settings.home / "admin.token").read_text().strip()
+    login = {"Authorization": f"Bearer {token}"}
+    with (
+        httpx.Client(base_url=found.mlflow, timeout=60, trust_env=False) as registry,
+        httpx.Client(base_url=found.settings.public_url, timeout=20, trust_env=False, headers=login) as api,
+    ):
+        yield People(registry, api)
+
+
+def _keep(folder: Path) -> None:
+    """Keep the logs: a failed campaign must say more than that it failed."""
+    kept = RESULTS.with_name("faults-logs")
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder / "i" / "logs", kept)
+    print(f"the processes' logs are in {kept}", file=sys.stderr)
+
+
+def main() -> int:
+    """Run the campaigns that are asked for; returns 1 where any promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="how many processes to kill on each database")
+    parser.add_argument("--database", choices=DATABASES, action="append", help="default: both")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31), help="replays the order of the kills")
+    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)
+    about, found = report.machine(), {}
+    for database in given.database or DATABASES:
+        tally = found[database] = campaign(database, given.kills, given.seed)
+        for sentence in tally.broken:
+            print(f"BROKEN on {database}: {sentence}", flush=True)
+        _keep_results(found)
+    table = group(found)
+    report.show(Console(highlight=False, width=None if sys.stdout.isatty() else 160), table)
+    if given.write_docs:
+        report.write_docs(DOCS, about, [table])
+    return 1 if any(tally.broken for tally in found.values()) else 0
+
+
+def _keep_results(found: Mapping[str, Tally]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({name: tally.as_json() for name, tally in found.items()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""One whole installation to kill: real MLflow, database, broker, HAProxy and Triton, and Headgate's own processes."""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from app import wiring
+from app.db.session import Database
+from app.settings import Settings
+from ci.bench.processes import answers, free_ports, running
+from tests.services import LOOPBACK, mlflow_server
+
+WORKERS, THREADS = 8, 2
+ENVIRONMENT = "staging"
+_PATIENCE = 60.0
+
+
+@dataclass
+class Death:
+    """One process that ended: its name, pid, exit status, and the unix time at which that was seen."""
+
+    name: str
+    pid: int
+    status: int
+    at: float
+
+
+@dataclass
+class Installation:
+    """Addresses and hands: `start` and `deaths` are for processes, `arm` and `struck` for failpoints."""
+
+    folder: Path
+    settings: Settings
+    mlflow: str
+    nursery: subprocess.Popen[str]
+    pids: dict[str, int] = field(default_factory=dict)
+    _said: str = ""
+
+    def __post_init__(self) -> None:
+        self.database = Database(self.settings.database)
+        self.router = wiring.router(self.settings)
+
+    @property
+    def failpoints(self) -> Path:
+        return self.folder / "failpoints"
+
+    def start(self, *names: str) -> None:
+        """Have processes born; they are there at once, and ready when they say so themselves."""
+        assert self.nursery.stdin is not None
+        self.nursery.stdin.write("".join(f"{name}\n" for name in names))
+        self.nursery.stdin.flush()
+
+    def deaths(self) -> list[Death]:
+        """Processes that have ended since the last call."""
+        found = []
+        for line in self._lines():
+            name, what, number = line.split()
+            if what == "started":
+                self.pids[name] = int(number)
+            else:
+                found.append(Death(name, self.pids.pop(name), int(number), time.time()))
+        return found
+
+    def arm(self, point: str) -> None:
+        """Have the next process that reaches `<process>:<point>` end there."""
+        (self.failpoints / "armed" / point).write_text("kill")
+
+    def disarm(self, point: str) -> None:
+        (self.failpoints / "armed" / point).unlink(missing_ok=True)
+
+    def struck(self) -> dict[str, float]:
+        """Points that have ended a process since the last call, with the unix time of it."""
+        found = {}
+        for file in (self.failpoints / "hit").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[file.name] = file.stat().st_mtime
+                file.unlink()
+        return found
+
+    def reached(self) -> set[str]:
+        """Every `<process>:<point>` that was ever passed."""
+        return {file.name for file in (self.failpoints / "reached").iterdir()}
+
+    def _lines(self) -> list[str]:
+        assert self.nursery.stdout is not None
+        while select.select([self.nursery.stdout], [], [], 0)[0]:
+            said = os.read(self.nursery.stdout.fileno(), 65536).decode()
+            if not said:
+                raise RuntimeError(f"the nursery ended: see {self.folder / 'logs'}")
+            self._said += said
+        *lines, self._said = self._said.split("\n")
+        return [line for line in lines if line != "ready"]
+
+
+@contextlib.contextmanager
+def installation(folder: Path, database: str, broker: str, policies: Mapping[str, str]) -> Iterator[Installation]:
+    """Everything up and answering until the block ends; `policies` holds the text of each model's policy file."""
+    (port, mlflow_port, http, grpc) = free_ports(4)
+    for name in ("failpoints/armed", "failpoints/hit", "failpoints/reached", "policies", "logs", "mlflow"):
+        (folder / name).mkdir(parents=True)
+    for model, text in policies.items():
+        (folder / "policies" / f"{model}.yaml").write_text(text)
+    variables = {
+        "HEADGATE_HOME": str(folder / "home"),
+        "HEADGATE_DATABASE_URL": database,
+        "HEADGATE_BROKER_URL": broker,
+        "HEADGATE_MLFLOW_URI": f"http://{LOOPBACK}:{mlflow_port}",
+        "HEADGATE_PUBLIC_URL": f"http://{LOOPBACK}:{port}",
+        "HEADGATE_ROUTER_LEASE": f"{LOOPBACK}:{port}",
+        "HEADGATE_ROUTER_DIR": str(folder / "router"),
+        "HEADGATE_ROUTER_PORTS": json.dumps({ENVIRONMENT: [http, grpc]}),
+        "HEADGATE_POLICY_DIR": str(folder / "policies"),
+        "HEADGATE_POLL_SECONDS": "3",
+        "HEADGATE_FAILPOINTS": str(folder / "failpoints"),
+        "CRASH_LOGS": str(folder / "logs"),
+        "CRASH_THREADS": str(THREADS),
+    }
+    os.environ.update(variables)
+    settings = Settings()
+    wiring.prepare_home(settings)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mlflow_server(folder / "mlflow", mlflow_port))
+        router = wiring.router(settings)
+        router.write_config([])
+        ready = answers(f"{router.address(ENVIRONMENT)}/v2/health/ready")
+        stack.enter_context(running(router.command(), folder / "logs" / "router.log", ready))
+        stack.callback(_stop_releases, settings)
+        found = Installation(folder, settings, settings.mlflow_uri, stack.enter_context(_nursery(folder)))
+        stack.callback(found.database.close)
+        found.start("api", "clock", *(f"worker-{number}" for number in range(WORKERS)))
+        _wait_for_api(settings.public_url)
+        yield found
+
+
+@contextlib.contextmanager
+def _nursery(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with (folder / "logs" / "nursery.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it then ends its children and itself
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_api(url: str) -> None:
+    ready, end = answers(f"{url}/readyz"), time.monotonic() + _PATIENCE
+    while not ready():
+        if time.monotonic() > end:
+            raise RuntimeError("the API did not come up")
+        time.sleep(0.1)
+
+
+def _stop_releases(settings: Settings) -> None:
+    server = wiring.triton(settings)
+    for name in server.names():
+        server.stop(name)
+
+
+def answer(client: httpx.Client, method: str, path: str, **content: object) -> httpx.Response | None:
+    """One call to a process that may just have been killed: None where it is away."""
+    try:
+        return client.request(method, path, **content)  # type: ignore[arg-type]  # handed on as they are
+    except httpx.TransportError:
+        return None

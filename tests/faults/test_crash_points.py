@@ -1,0 +1,17 @@
+"""kill -9 at named points, a bounded campaign; `make faults` and `make faults-full` kill more."""
+
+import pytest
+
+from tests.crash.__main__ import campaign
+
+KILLS = 40
+SEED = 20261123
+
+
+@pytest.mark.database
+def test_nothing_is_lost_doubled_stuck_or_untrue(request: pytest.FixtureRequest) -> None:
+    tally = campaign(request.config.getoption("--database"), KILLS, SEED, lanes=6)
+    assert tally.broken == [], f"seed {SEED}"
+    assert tally.total >= KILLS
+    assert tally.live >= 6
+    assert tally.unanswered == {}
