@@ -61,7 +61,8 @@ def watch(parts: T) -> T:
     """The same parts with points around every method of those that stand behind a port; unchanged while inert."""
     if not FOLDER:
         return parts
-    return dataclasses.replace(parts, **{name: _watched(getattr(parts, name), found) for name, found in _ports(parts)})  # type: ignore[type-var]  # a dataclass: it has just been asked for its fields
+    watched = {name: _watched(getattr(parts, name), found) for name, found in parts_behind_ports(type(parts))}
+    return dataclasses.replace(parts, **watched)  # type: ignore[type-var]  # a dataclass: `parts_behind_ports` says so
 
 
 def methods(port: type) -> list[str]:
@@ -69,9 +70,9 @@ def methods(port: type) -> list[str]:
     return [name for name, value in vars(port).items() if callable(value) and not name.startswith("_")]
 
 
-def _ports(parts: object) -> Iterator[tuple[str, type]]:
-    """The fields of a dataclass that hold a port, or a mapping to one."""
-    for name, hint in typing.get_type_hints(type(parts)).items():
+def parts_behind_ports(parts: type) -> Iterator[tuple[str, type]]:
+    """The fields of a dataclass that hold a port, or a mapping to one, and the port."""
+    for name, hint in typing.get_type_hints(parts).items():
         for candidate in (hint, *typing.get_args(hint)):
             if getattr(candidate, "__module__", "") == ports.__name__:
                 yield name, candidate

@@ -58,8 +58,7 @@ def _notes(tallies: Mapping[str, Tally]) -> list[str]:
     )
     seconds = sum(tally.seconds for tally in tallies.values())
     return [
-        f"{len(points)} points are in the code; {len(killed)} of them ended a process. A place is a point in one kind of "
-        "process.",
+        f"{len(points)} points are in the code, {len(killed)} of them ended a process; a place is a point in one kind.",
         f"Kills by kind of process: {kills}.",
         f"Not reached here, and so not tried: {', '.join(f'`{point}`' for point in unreached) or 'none'}.",
         f"Steps that died more often than they may, and were quarantined and tried again: "

@@ -65,7 +65,7 @@ def test_every_part_that_stands_behind_a_port_is_watched() -> None:
         Plant: set(typing.get_type_hints(Plant)) - {"default_target", "base_images", "connect"},
     }
     for parts, names in outside.items():
-        assert {name for name, _ in failpoints._ports(parts)} == names
+        assert {name for name, _ in failpoints.parts_behind_ports(parts)} == names
 
 
 def test_every_commit_and_every_method_of_a_port_is_a_point() -> None:
