@@ -5,6 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+SELDOM_SECONDS = 60.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -22,6 +23,22 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class Seldom(logging.Filter):
+    """Lets each kind of message through once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this record is to be written."""
+        said = self._said.get(record.msg)
+        if said is not None and record.created - said < SELDOM_SECONDS:
+            return False
+        self._said[record.msg] = record.created
+        return True
+
+
 def configure() -> None:
     """Send all logs of this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -29,3 +46,5 @@ def configure() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("httpx", "celery.app.trace", "celery.worker.strategy", "celery.beat", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # While the broker is away, the clock would say so each second, at length.
+    logging.getLogger("celery.beat").addFilter(Seldom())

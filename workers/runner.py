@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import assert_never
@@ -27,14 +27,18 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Advances promotions on behalf of one worker, which `owner` names."""
+    """Advances promotions on behalf of one worker, which `owner` names, until that worker is `stopping`."""
 
-    def __init__(self, core: Core, plant: Plant, timing: Timing, owner: str) -> None:
+    def __init__(
+        self, core: Core, plant: Plant, timing: Timing, owner: str, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self._core, self._plant, self._timing, self._owner = core, plant, timing, owner
+        self._stopping = stopping
 
     def advance(self, promotion_id: int) -> None:
         """Run the promotion as far as it goes now. Safe to call at any time, by anybody, any number of times."""
-        while self._advance_once(promotion_id):
+        # What is due stays due: where this worker stops between two steps, another one goes on.
+        while not self._stopping() and self._advance_once(promotion_id):
             pass
 
     def _advance_once(self, promotion_id: int) -> bool:

@@ -1,9 +1,10 @@
 """The tasks: one line each, idempotent, and deaf to arguments that they do not know."""
 
+import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from celery import Celery
@@ -23,13 +24,15 @@ TEND_SECONDS = 5.0
 
 @dataclass
 class Desk:
-    """What a worker process works with. `webhook` is the address and the secret that MLflow should call with."""
+    """What a worker process works with. `webhook` is the address and the secret that MLflow should call with;
+    `stopping` says that the process was told to end."""
 
     core: Core
     plant: Plant
     runner: Runner
     owner: str
     webhook: tuple[str, str]
+    stopping: Callable[[], bool] = lambda: False
     tended_at: float = 0.0
 
     @property
@@ -45,10 +48,28 @@ class Desk:
         for promotion_id in due:
             self.core.queue.advance(promotion_id)
         if unsent:
-            outbox.deliver(self.core, self.me)
+            self.deliver()
         if time.monotonic() - self.tended_at > TEND_SECONDS:
-            self.tended_at = time.monotonic()
-            releases.tend(self.core.db, self.plant, self.me)
+            self.tend()
+
+    def deliver(self) -> None:
+        """Send what waits in the outbox."""
+        outbox.deliver(self.core, self.me, self.stopping)
+
+    def tend(self) -> None:
+        """Keep alive what serves."""
+        self.tended_at = time.monotonic()
+        releases.tend(self.core.db, self.plant, self.me)
+
+    def observe_missed(self, models: Sequence[str]) -> None:
+        """Follow webhooks whose messages were lost."""
+        intake.observe_each(self.core, models)
+
+    def give_back(self) -> None:
+        """Leave to others what this process still does when it has to end. Its leases run out, since a step may still
+        be writing; but that is no crash of the step."""
+        with self.core.db.begin() as session:
+            promotions.disown(session, self.owner)
 
     def poll(self) -> None:
         """Read the whole registry, one worker at a time, and see that our webhook is registered."""
@@ -69,17 +90,25 @@ def register(app: Celery, desk: Callable[[], Desk]) -> None:
     """Make the tasks known to `app`; `desk` gives the worker's parts."""
 
     def task(name: str, work: Callable[..., object]) -> None:
-        def run(*arguments: object, **_unknown: object) -> None:
+        known = list(inspect.signature(work).parameters)
+
+        def run(*arguments: object, **named: object) -> None:
+            given = {**dict(zip(known, arguments, strict=False)), **named}
+            missing = [parameter for parameter in known if parameter not in given]
+            if missing:
+                log.warning("task.says_too_little", extra={"task": name, "missing": missing})
+                return
             try:
-                work(*arguments)
+                work(**{parameter: given[parameter] for parameter in known})
             except HeadgateError as error:
                 # The database or MLflow is away. The row keeps what is to be done; the next sweep or poll finds it.
                 log.warning("task.put_off", extra={"task": name, "reason": error.reason})
 
-        app.task(run, name=name)
+        app.task(run, name=name, shared=False)
 
     task(names.ADVANCE, lambda promotion_id: desk().runner.advance(promotion_id))
     task(names.OBSERVE, lambda model: intake.observe(desk().core, model, intake.WEBHOOK))
-    task(names.DELIVER, lambda: outbox.deliver(desk().core, desk().me))
+    task(names.DELIVER, lambda: desk().deliver())
     task(names.SWEEP, lambda: desk().sweep())
     task(names.POLL, lambda: desk().poll())
+    task(names.ECHO, lambda: None)

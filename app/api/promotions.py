@@ -83,7 +83,7 @@ def _events(core: Parts, promotion_id: int) -> Iterator[str]:
         elif time.monotonic() - quiet_since > KEEPALIVE_SECONDS:
             quiet_since = time.monotonic()
             yield ": still here\n\n"
-        if State(found["state"]) in ENDED:
+        if found["state"] in ENDED:
             return
         time.sleep(WATCH_SECONDS)
 

@@ -29,8 +29,9 @@ def pending(session: Session, model: str | None = None, limit: int = 500) -> Seq
     return session.scalars(query).all()
 
 
-def has_due(session: Session) -> bool:
-    query = select(OutboxRow.id).where(OutboxRow.next_try_at <= now(session)).limit(1)
+def has_due(session: Session, late: timedelta = timedelta(0)) -> bool:
+    """Whether something is to be sent now, or was so `late` ago."""
+    query = select(OutboxRow.id).where(OutboxRow.next_try_at <= now(session) - late).limit(1)
     return session.execute(query).first() is not None
 
 
@@ -74,6 +75,12 @@ def renew_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool
     query = update(NamedLease).where(NamedLease.name == name, NamedLease.owner == owner)
     prolonged = query.values(until=now(session) + ttl).returning(NamedLease.name)
     return session.execute(prolonged.execution_options(synchronize_session=False)).first() is not None
+
+
+def idle(session: Session, name: str, pause: timedelta) -> bool:
+    """Whether nobody has done the job `name` for a `pause`."""
+    query = select(NamedLease.name).where(NamedLease.name == name, NamedLease.until >= now(session) - pause)
+    return session.execute(query).first() is None
 
 
 def drop_lease(session: Session, name: str, owner: str) -> None:

@@ -16,6 +16,8 @@ from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
 from app.domain.promotion import ACTIVE, ENDED, State
 
+_KNOWN = [state.value for state in State]
+"""A state that a newer worker wrote is that worker's to run: ours leaves the row alone."""
 _PROMOTIONS, _STEPS = table(Promotion), table(StepRun)
 _LOCKED = select(Promotion).where(Promotion.id == bindparam("id")).with_for_update()
 _WRITE_HELD = (
@@ -69,7 +71,7 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
     moment = now(session)
     query = (
         update(Promotion)
-        .where(Promotion.id == promotion_id, Promotion.next_run_at <= moment)
+        .where(Promotion.id == promotion_id, Promotion.next_run_at <= moment, Promotion.state.in_(_KNOWN))
         .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < moment))
         .values(
             crashes=Promotion.crashes + case((Promotion.lease_owner.is_not(None), 1), else_=0),
@@ -138,12 +140,18 @@ def _write_or_raise(session: Session, held: Claim, values: Mapping[str, Any]) ->
         set_committed_value(row, name, value)
 
 
-def due(session: Session, limit: int = 200) -> Sequence[int]:
-    """The ids of promotions that somebody should run now, the longest overdue first."""
+def disown(session: Session, owner: str) -> None:
+    """Leave what `owner` holds to others when its leases end, without counting that as crashes: it was told to stop."""
+    query = update(Promotion).where(Promotion.lease_owner == owner).values(lease_owner=None)
+    session.execute(query.execution_options(synchronize_session=False))
+
+
+def due(session: Session, limit: int = 200, late: timedelta = timedelta(0)) -> Sequence[int]:
+    """The ids of promotions that somebody should run now, or should have run `late` ago, the longest overdue first."""
     moment = now(session)
     query = (
         select(Promotion.id)
-        .where(Promotion.next_run_at <= moment)
+        .where(Promotion.next_run_at <= moment - late, Promotion.state.in_(_KNOWN))
         .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < moment))
         .order_by(Promotion.next_run_at)
         .limit(limit)

@@ -1,7 +1,7 @@
 """All SQL about what we saw of the registry: observed models, the ledger of changes, webhook deliveries."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -83,9 +83,10 @@ def add_delivery(session: Session, source: str, delivery_id: str, event: str, mo
     return insert_or_ignore(session, Delivery, {**call, "received_at": now(session)}) is not None
 
 
-def unobserved_models(session: Session) -> Sequence[str]:
-    """Models named by deliveries that nobody has acted on yet."""
+def unobserved_models(session: Session, late: timedelta = timedelta(0)) -> Sequence[str]:
+    """Models named by deliveries that nobody has acted on yet, though they came `late` ago."""
     query = select(Delivery.model).where(Delivery.observed_at.is_(None), Delivery.model.is_not(None)).distinct()
+    query = query.where(Delivery.received_at <= now(session) - late)
     return [model for model in session.scalars(query) if model is not None]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -182,6 +183,12 @@ def poll(core: Core) -> int:
         with core.db.begin() as session:
             registry.set_baseline(session)
     return len(differing)
+
+
+def observe_each(core: Core, models: Sequence[str]) -> None:
+    """Observe models that webhooks have named; what is wrong with one keeps no other from being seen."""
+    for model in models:
+        _observe_or_log(core, model, WEBHOOK)
 
 
 def _observe_or_log(core: Core, model: str, via: str) -> bool:

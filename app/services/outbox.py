@@ -1,6 +1,7 @@
 """Sending what the outbox holds, in order for each model, and keeping our own writes from looking like requests."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +23,8 @@ MAX_REFUSALS = 60
 AWAY_PAUSE = timedelta(seconds=5)
 
 
-def deliver(core: Core, owner: str) -> int:
-    """Send all that is due; one process at a time. Returns how many were sent.
+def deliver(core: Core, owner: str, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Send all that is due, or until `stopping`; one process at a time. Returns how many were sent.
 
     A model whose write fails keeps the rest of its writes back, so that MLflow never sees them out of order.
     """
@@ -33,14 +34,14 @@ def deliver(core: Core, owner: str) -> int:
     sent = 0
     with holding(core.db, LEASE, owner) as mine:
         try:
-            while mine and (some := _round(core, owner)):
+            while mine and (some := _round(core, owner, stopping)):
                 sent += some
         except LostLease as error:
             log.warning("outbox.lost_lease", extra={"reason": error.reason})
     return sent
 
 
-def _round(core: Core, owner: str) -> int:
+def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
     """Send each model's writes up to the first that fails or has to wait; 0 where there was nothing to do."""
     with core.db.read() as session:
         if not outbox.has_due(session):
@@ -48,6 +49,8 @@ def _round(core: Core, owner: str) -> int:
         moment, rows = now(session), list(outbox.pending(session))
     sent, stuck = 0, set[str]()
     for row in rows:
+        if stopping():
+            return 0
         if row.model in stuck:
             continue
         if row.next_try_at is not None and row.next_try_at <= moment and _deliver_one(core, row, owner):

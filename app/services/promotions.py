@@ -135,7 +135,7 @@ def _insert(
 def stop(session: Session, row: Promotion, state: State, reason: str, by: str | None) -> None:
     """Ask a promotion to end in `state`. One that has not begun ends here; a running one is ended by its worker,
     which first undoes what it did outside. The first request to stop wins."""
-    if row.stop or State(row.state) in ENDED:
+    if row.stop or row.state in ENDED:
         return
     audit.append(session, "promotion.stop", {"promotion": row.id, "to": state.value, "reason": reason, "by": by})
     row.stop = {"state": state.value, "reason": reason, "by": by}
@@ -208,7 +208,7 @@ def cancel(core: Core, promotion_id: int, reason: str, by: str) -> Promotion:
     """
     with core.db.begin() as session:
         row = _existing(session, promotion_id)
-        if State(row.state) in ENDED:
+        if row.state in ENDED:
             raise Conflict(f"Promotion {promotion_id} has already ended {row.state}.")
         stop(session, row, State.CANCELLED, reason or f"cancelled by {by}", by)
     core.queue.advance(promotion_id)
