@@ -131,19 +131,24 @@ class Endpoint:
 
 
 class ModelServer(Protocol):
-    """Starts and stops releases on Triton."""
+    """Starts and stops releases on Triton.
 
-    def start(self, spec: ReleaseSpec) -> Endpoint:
+    `fence` is the caller's fencing token. A call with a lower token than was seen for that release raises LostLease and
+    changes nothing that anybody could see, also where the release was stopped with the higher one.
+    """
+
+    def start(self, spec: ReleaseSpec, fence: int) -> Endpoint:
         """Start the release, or adopt the running one of that name, and return once it is ready.
 
-        Raises Fault with the server's own words where it does not become ready in time.
+        Raises Fault with the server's own words where it does not become ready in time, LostLease for a stale caller.
         """
 
     def find(self, name: str) -> Endpoint | None:
         """The endpoint of a running release, or None."""
 
-    def stop(self, name: str) -> None:
-        """Stop the release and wait for its end; one that does not run is fine."""
+    def stop(self, name: str, fence: int | None) -> None:
+        """Stop the release and wait for its end; one that does not run is fine. Without a `fence` it is stopped
+        whoever holds it: for the end of everything. Raises LostLease for a stale caller."""
 
     def names(self) -> list[str]:
         """All releases of ours that run."""
@@ -196,9 +201,13 @@ class RouteStatus:
 class TrafficRouter(Protocol):
     """Splits traffic; it gives the canary none unless the controller's lease endpoint says 200."""
 
-    def apply(self, routes: list[Route], change: Route) -> None:
+    def apply(self, routes: list[Route], change: Route, fence: int) -> None:
         """Make the router follow `routes` (all of them), of which `change` is the one that differs, without
-        losing a request, and return when the running router reports it. Safe to repeat."""
+        losing a request, and return when the running router reports it. Safe to repeat.
+
+        `fence` is the caller's fencing token: one that is lower than the last one seen for the model and environment of
+        `change` raises LostLease and changes nothing. A restart of the router forgets none.
+        """
 
     def status(self, model: str, environment: str) -> RouteStatus:
         """Weights and health as the running router reports them."""

@@ -157,7 +157,7 @@ def _stop_releases(settings: Settings) -> None:
     """Servers of releases outlive their workers on purpose; the end of all of it is their end, too."""
     server = wiring.server(settings)
     for name in server.names():
-        server.stop(name)
+        server.stop(name, None)
 
 
 def _check_ports(settings: Settings, own_mlflow: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from app.domain.canary import Sample
 from app.domain.errors import Rejected, Transient
+from app.domain.fencing import refuse_stale
 from app.domain.policy import Policy, default_policy
 from app.domain.registry import NO_STAGE, ModelView
 from app.ports import Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo
@@ -178,15 +179,17 @@ class FakeSandbox:
 
 @dataclass
 class FakeServer:
-    """Releases that "run" in a set; `starts` counts, `broken` refuses."""
+    """Releases that "run" in a set; `starts` counts, `broken` refuses, `seen` holds the highest token by name."""
 
     running: dict[str, Endpoint] = field(default_factory=dict)
     starts: list[str] = field(default_factory=list)
     broken: Exception | None = None
+    seen: dict[str, int] = field(default_factory=dict)
 
-    def start(self, spec: ReleaseSpec) -> Endpoint:
+    def start(self, spec: ReleaseSpec, fence: int) -> Endpoint:
         if self.broken is not None:
             raise self.broken
+        self._hold(spec.name, fence)
         if spec.name not in self.running:
             self.starts.append(spec.name)
             self.running[spec.name] = Endpoint("127.0.0.1", 10000 + len(self.starts), 20000 + len(self.starts))
@@ -195,8 +198,14 @@ class FakeServer:
     def find(self, name: str) -> Endpoint | None:
         return self.running.get(name)
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, fence: int | None) -> None:
+        if fence is not None:
+            self._hold(name, fence)
         self.running.pop(name, None)
+
+    def _hold(self, name: str, fence: int) -> None:
+        refuse_stale(name, fence, self.seen.get(name, 0))
+        self.seen[name] = fence
 
     def names(self) -> list[str]:
         return sorted(self.running)
@@ -210,10 +219,14 @@ class FakeRouter:
     history: list[Route] = field(default_factory=list)
     away: bool = False
     answers: Callable[[Endpoint], bool] = lambda endpoint: True
+    seen: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def apply(self, routes: list[Route], change: Route) -> None:
+    def apply(self, routes: list[Route], change: Route, fence: int) -> None:
         if self.away:
             raise Transient("HAProxy does not answer.", "Start it.")
+        key = (change.model, change.environment)
+        refuse_stale(f"the router's route of {change.model}", fence, self.seen.get(key, 0))
+        self.seen[key] = fence
         self.routes = {(route.model, route.environment): route for route in routes}
         self.history.append(change)
 

@@ -142,6 +142,7 @@ class Rig:
         self.router = HAProxyRouter(self.layout)
         self.admin = Admin(self.layout.master_socket, self.layout.admin_socket)
         self.routes: dict[tuple[str, str], Route] = {}
+        self.fence = 1
         self._log = (folder / "haproxy.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
         self._others: list[subprocess.Popen[bytes]] = []
@@ -191,7 +192,7 @@ class Rig:
 
     def apply(self, route: Route) -> None:
         self.routes[route.model, route.environment] = route
-        self.router.apply(list(self.routes.values()), route)
+        self.router.apply(list(self.routes.values()), route, self.fence)
 
     def split(self, weight: int, model: str = MODEL) -> None:
         """Release 1 is stable, release 2 gets `weight` percent."""

@@ -41,7 +41,9 @@ class Decision:
 class Context:
     """One look at one promotion. `evidence` is by state; `champion` is that of the live release, if any; `leftovers`
     are (target, name) of releases that should no longer run. `hold` raises LostLease where another worker has the
-    promotion now, and is asked before anything is moved; `vouch` does so, too, and renews the canary's lease."""
+    promotion now, and is asked before anything is moved; `vouch` does so, too, and renews the canary's lease.
+    `fence` is the token that goes with every call that changes a server or the router. `taken_over` says that an
+    earlier holder of this step never gave it back: it may be dead, or stopped and about to go on."""
 
     promotion_id: int
     model: str
@@ -61,6 +63,8 @@ class Context:
     routes: list[Route]
     route: Route
     leftovers: Sequence[tuple[str, str]]
+    fence: int
+    taken_over: bool
     hold: Callable[[], None]
     vouch: Callable[[], None]
     registry: Registry
@@ -74,7 +78,8 @@ class Context:
     @contextmanager
     def scratch(self, what: str) -> Iterator[Path]:
         """An empty folder for work in progress on this promotion; afterwards it is gone."""
-        folder = self.plant.store.scratch(f"promotion-{self.promotion_id}-{what}")
+        # With the token in its name: a holder that was overtaken must not write into, or remove, what its heir makes.
+        folder = self.plant.store.scratch(f"promotion-{self.promotion_id}-{what}-{self.fence}")
         try:
             yield folder
         finally:
@@ -88,14 +93,18 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
     active = promotions.active_for(session, row.model, row.environment)
     steps = promotions.steps(session, row.id)
 
+    def prolong(session: Session) -> None:
+        if not promotions.renew(session, held, timing.lease):
+            raise LostLease(f"promotion {held.id} is no longer held by this worker")
+
     def hold() -> None:
         with core.db.begin() as session:
-            if not promotions.renew(session, held, timing.lease):
-                raise LostLease(f"promotion {held.id} is no longer held by this worker")
+            prolong(session)
 
     def vouch() -> None:
-        hold()
-        release_service.renew_canary_lease(core.db, row.id, timing.canary_lease)
+        with core.db.begin() as session:
+            prolong(session)
+            releases.renew_lease(session, row.id, now(session) + timing.canary_lease)
 
     return Context(
         promotion_id=row.id,
@@ -118,6 +127,8 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         routes=release_service.routes(session),
         route=release_service.route_of(session, row.model, row.environment),
         leftovers=_leftovers(session, row, evidence),
+        fence=held.epoch,
+        taken_over=row.crashes > 0,
         hold=hold,
         vouch=vouch,
         registry=core.registry,

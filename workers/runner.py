@@ -9,7 +9,7 @@ from typing import assert_never
 
 from sqlalchemy.orm import Session
 
-from app.db import promotions
+from app.db import fences, promotions
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
@@ -56,6 +56,9 @@ class Runner:
             return self._record(held, outcome)
         except LostLease as error:
             log.warning("step.lost_lease", extra={"promotion": held.id, "reason": error.reason})
+            with self._core.db.begin() as session:
+                promotions.let_go(session, held, self._timing.tick)
+                fences.catch_up(session, row.model, row.environment, error.seen)
             return False
 
     def _outcome(self, row: Promotion, context: Context) -> Outcome | Transient | Fault:

@@ -147,6 +147,15 @@ class Promotion(Base):
     )
 
 
+class Fence(Base):
+    """The highest fencing token that was given out for one model in one environment."""
+
+    __tablename__ = "fences"
+    model: Mapped[str] = mapped_column(primary_key=True)
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int]
+
+
 class StepRun(Base):
     """One finished step of one promotion: when, for how long, and the evidence it left."""
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
+from app.db import fences
 from app.db.models import Promotion, StepRun, table
 from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
@@ -36,7 +37,8 @@ _FINISH = update(_STEPS).where(
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to write promotion `id`, as long as it stands in `state` and its lease still has this `epoch`.
+    """The right to write promotion `id`, as long as it stands in `state` and its lease still has this `epoch`, which is
+    also the fencing token for all that its holder does outside.
 
     `due` and `stopping` are what the row said when it was claimed: whether it was woken, or asked to stop, since."""
 
@@ -76,7 +78,6 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
         .values(
             crashes=Promotion.crashes + case((Promotion.lease_owner.is_not(None), 1), else_=0),
             lease_owner=owner,
-            lease_epoch=Promotion.lease_epoch + 1,
             lease_until=moment + ttl,
         )
         .returning(Promotion)
@@ -85,6 +86,8 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
     row = session.scalars(query).one_or_none()
     if row is None:
         return None
+    row.lease_epoch = fences.issue(session, row.model, row.environment)
+    session.flush()
     return row, Claim(row.id, State(row.state), row.lease_epoch, owner, row.next_run_at, bool(row.stop))
 
 
@@ -95,6 +98,20 @@ def renew(session: Session, held: Claim, ttl: timedelta) -> bool:
     query = query.where(Promotion.lease_owner == held.owner).values(lease_until=now(session) + ttl)
     prolonged = query.returning(Promotion.id).execution_options(synchronize_session=False)
     return session.execute(prolonged).first() is not None
+
+
+def let_go(session: Session, held: Claim, pause: timedelta) -> None:
+    """What a worker says that was refused. Where it still holds the lease, it gives it back and the step runs again
+    after `pause`, with a newer token. Where its lease had lapsed, the worker that took it over has counted a crash:
+    there was none, for this one lives."""
+    mine = (Promotion.id == held.id) & (Promotion.lease_epoch == held.epoch) & (Promotion.lease_owner == held.owner)
+    given_back = update(Promotion).where(mine).values(**_given_back(session, now(session) + pause))
+    quiet = {"synchronize_session": False}
+    if session.execute(given_back.returning(Promotion.id).execution_options(**quiet)).first() is not None:
+        return
+    same = (Promotion.id == held.id) & (Promotion.state == held.state.value) & (Promotion.lease_epoch > held.epoch)
+    uncounted = update(Promotion).where(same, Promotion.crashes > 0).values(crashes=Promotion.crashes - 1)
+    session.execute(uncounted.execution_options(**quiet))
 
 
 def move(session: Session, held: Claim, after: State, reason: str, next_run_at: datetime | None) -> None:
@@ -144,6 +161,13 @@ def disown(session: Session, owner: str) -> None:
     """Leave what `owner` holds to others when its leases end, without counting that as crashes: it was told to stop."""
     query = update(Promotion).where(Promotion.lease_owner == owner).values(lease_owner=None)
     session.execute(query.execution_options(synchronize_session=False))
+
+
+def moves_traffic(session: Session, model: str, environment: str) -> bool:
+    """Whether a worker holds a rollout there, or has held one and did not say how it ended."""
+    query = select(Promotion.id).where(Promotion.model == model, Promotion.environment == environment)
+    query = query.where(Promotion.state == State.ROLLOUT.value, Promotion.lease_until.is_not(None))
+    return session.execute(query.limit(1)).first() is not None
 
 
 def due(session: Session, limit: int = 200, late: timedelta = timedelta(0)) -> Sequence[int]:

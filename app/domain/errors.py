@@ -39,7 +39,11 @@ class Fault(HeadgateError):
 
 
 class LostLease(HeadgateError):
-    """The lease of this worker has passed to another one."""
+    """The lease of this worker has passed to another one. `seen` is the highest fencing token of whoever refused."""
+
+    def __init__(self, reason: str, remedy: str = "", seen: int = 0) -> None:
+        super().__init__(reason, remedy)
+        self.seen = seen
 
 
 class RequestError(HeadgateError):

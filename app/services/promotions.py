@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, promotions, releases
+from app.db import audit, fences, promotions, releases
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
@@ -141,7 +141,7 @@ def stop(session: Session, row: Promotion, state: State, reason: str, by: str | 
     row.stop = {"state": state.value, "reason": reason, "by": by}
     if row.state == State.REQUESTED.value:
         # Nothing was done outside yet: a higher epoch shuts out whoever holds it, and the row ends at once.
-        row.lease_epoch += 1
+        row.lease_epoch = fences.issue(session, row.model, row.environment)
         session.flush()
         transition(session, row, Claim(row.id, State.REQUESTED, row.lease_epoch, ""), state, reason, {})
         return
@@ -233,7 +233,7 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
         audit.append(session, "promotion.retry", {"promotion": row.id, "by": by})
         row.policy = freeze(_rules(core.policies.policy(row.model), row.environment))
         row.policy_digest = digest_json(row.policy)
-        row.lease_epoch += 1
+        row.lease_epoch = fences.issue(session, row.model, row.environment)
         row.stop, row.digest = None, None
         session.flush()
         held = Claim(row.id, State.FAILED, row.lease_epoch, "")

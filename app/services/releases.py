@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import releases
+from app.db import fences, promotions, releases
 from app.db.models import Release
 from app.db.session import Database, now
 from app.domain.digests import short
-from app.domain.errors import HeadgateError
+from app.domain.errors import HeadgateError, LostLease
 from app.parts import Plant
 from app.ports import Endpoint, ReleaseSpec, Route, Server, TrafficRouter
 from app.services.singly import holding
@@ -60,12 +59,6 @@ def route_of(session: Session, model: str, environment: str) -> Route:
     return next(known, Route(model, environment, None))
 
 
-def renew_canary_lease(db: Database, promotion_id: int, ttl: timedelta) -> None:
-    """Vouch for the canary for another `ttl`."""
-    with db.begin() as session:
-        releases.renew_lease(session, promotion_id, now(session) + ttl)
-
-
 def canary_lease_holds(db: Database, model: str, environment: str) -> bool:
     """Whether a controller vouches for the canary at this moment: the router asks this before it sends traffic."""
     with db.read() as session:
@@ -93,6 +86,11 @@ def _tend_or_log(db: Database, plant: Plant, row: Release) -> bool:
     """Tend one release; whatever is wrong with it must not keep others from being tended."""
     try:
         return _tend_one(db, plant, row)
+    except LostLease as error:
+        # A promotion has moved on meanwhile and sees to its servers itself; what it leaves is found the next time.
+        log.warning("release.tend_overtaken", extra={"release": row.name, "reason": error.reason})
+        with db.begin() as session:
+            fences.catch_up(session, row.model, row.environment, error.seen)
     except HeadgateError as error:
         log.error("release.tend_failed", extra={"release": row.name, "reason": error.reason})
     except Exception:
@@ -102,18 +100,29 @@ def _tend_or_log(db: Database, plant: Plant, row: Release) -> bool:
 
 def _tend_one(db: Database, plant: Plant, row: Release) -> bool:
     server = plant.servers[row.spec["target"]]
+    with db.read() as session:
+        fence = fences.current(session, row.model, row.environment)
+        stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
+    if stable is None or stable.id != row.id:
+        return False
     found = server.find(row.name)
-    endpoint = found or server.start(spec_of(plant, row.spec))
+    endpoint = found or server.start(spec_of(plant, row.spec), fence)
     with db.begin() as session:
+        # The token comes before what it vouches for: whatever changes afterwards, changes under a higher one.
+        fence = fences.current(session, row.model, row.environment)
+        held = promotions.moves_traffic(session, row.model, row.environment)
         serves = releases.set_stable_endpoint(session, row.id, vars(endpoint))
         every, mine = routes(session), route_of(session, row.model, row.environment)
         moving = releases.in_role(session, row.model, row.environment, releases.CANARY) is not None
     if not serves:
         if found is None:
-            server.stop(row.name)  # it was replaced meanwhile, and cleaned up after before this start
+            server.stop(row.name, fence)  # it was replaced meanwhile, and cleaned up after before this start
         return False
+    if held:
+        # That worker has this very token and knows of moves that are not recorded yet: the next round looks again.
+        return found is None
     if found is None or vars(found) != row.endpoint or not _follows(plant.router, mine, moving):
-        plant.router.apply(every, mine)
+        plant.router.apply(every, mine, fence)
         log.warning("release.routed", extra={"release": row.name, "started": found is None})
     return found is None
 

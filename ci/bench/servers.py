@@ -28,9 +28,9 @@ def triton(folder: Path, models: Models) -> Iterator[Endpoint]:
     server = TritonProcess(folder / "triton", ROOT / ".triton", backend)
     name = f"bench-{os.getpid()}"
     try:
-        yield server.start(ReleaseSpec(name, MODEL, repository))
+        yield server.start(ReleaseSpec(name, MODEL, repository), 0)
     finally:
-        server.stop(name)
+        server.stop(name, None)
 
 
 @contextlib.contextmanager

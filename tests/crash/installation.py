@@ -174,7 +174,7 @@ def _wait_for_api(url: str) -> None:
 def _stop_releases(settings: Settings) -> None:
     server = wiring.triton(settings)
     for name in server.names():
-        server.stop(name)
+        server.stop(name, None)
 
 
 def answer(client: httpx.Client, method: str, path: str, **content: object) -> httpx.Response | None:

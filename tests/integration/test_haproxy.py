@@ -237,7 +237,7 @@ def test_a_configuration_that_haproxy_refuses_leaves_the_old_one(rig: Rig) -> No
     # The port check of the layout cannot know that a name does not resolve.
     broken = type(rig.layout)(rig.layout.folder, rig.layout.environments, "127.0.0.1", ("lease.invalid", 1))
     with pytest.raises(Fault, match=r"refuses its configuration.*lease\.invalid"):
-        type(rig.router)(broken).apply([], Route("churn", ENVIRONMENT, rig.two.server()))
+        type(rig.router)(broken).apply([], Route("churn", ENVIRONMENT, rig.two.server()), 1)
     assert rig.call().status == 200
     rig.halt()
     rig.run()
@@ -250,7 +250,7 @@ def test_an_unhealthy_new_stable_changes_nothing(rig: Rig) -> None:
     hasty = type(rig.router)(rig.layout, patience=1.0)
     new = Route(MODEL, ENVIRONMENT, rig.two.server())
     with pytest.raises(Transient, match="not ready behind the router"):
-        hasty.apply([new], new)
+        hasty.apply([new], new, 1)
     assert rig.who() == "1"
     rig.two.ready = True
     rig.apply(new)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.adapters.haproxy import HAProxyRouter
-from app.domain.errors import Transient
+from app.domain.errors import LostLease, Transient
 from app.ports import Endpoint, Route, Server
 from tests.haproxy_support import ENVIRONMENT, MODEL, Load, Rig, Upstream, eventually, report
 
@@ -94,7 +94,7 @@ def test_an_old_release_finishes_before_its_place_is_taken(rig: Rig) -> None:
         rig.apply(Route(MODEL, ENVIRONMENT, rig.two.server()))
         assert rig.who() == "2"
         with pytest.raises(Transient, match="has not finished its last requests"):
-            hasty.apply([newest], newest)
+            hasty.apply([newest], newest, 1)
         assert rig.who() == "2"
     assert late.result().headers["x-headgate-release"] == "1@0123456789ab"
     rig.apply(newest)
@@ -150,12 +150,34 @@ def test_an_older_list_of_routes_cannot_undo_what_another_worker_did(rig: Rig) -
     stale = Route(MODEL, ENVIRONMENT, rig.one.server())
     rig.apply(Route(MODEL, ENVIRONMENT, rig.two.server()))
     churn = Route("churn", ENVIRONMENT, rig.one.server())
-    rig.router.apply([stale, churn], churn)
-    rig.router.apply([churn], churn)
+    rig.router.apply([stale, churn], churn, 1)
+    rig.router.apply([churn], churn, 1)
     assert rig.who() == "2"
     rig.halt()
     rig.run()
     assert rig.who() == "2"
+
+
+def test_a_stale_holder_moves_nothing_and_loses_nothing(rig: Rig) -> None:
+    rig.fence = 7
+    rig.split(30)
+    with load(rig) as calls:
+        rig.fence = 6
+        for _ in range(3):
+            with pytest.raises(LostLease):
+                rig.split(90)
+        calls.more()
+    assert rig.router.status(MODEL, ENVIRONMENT).weights == {"stable": 70, "canary": 30}
+    assert (set(calls.statuses), calls.broken) == ({200}, [])
+    # A restart forgets no token.
+    rig.halt()
+    rig.router.write_config([Route(MODEL, ENVIRONMENT, rig.one.server())])
+    rig.run()
+    with pytest.raises(LostLease):
+        rig.split(90)
+    rig.fence = 7
+    rig.split(20)
+    assert rig.router.status(MODEL, ENVIRONMENT).weights == {"stable": 80, "canary": 20}
 
 
 def test_files_are_private_and_hold_no_token(rig: Rig) -> None:

@@ -21,9 +21,10 @@ import pytest
 from app.adapters.triton_process import TritonProcess
 from app.adapters.triton_process.server import free_ports
 from app.adapters.v2_client import V2Client
-from app.domain.errors import Fault
+from app.domain.errors import Fault, LostLease
 from app.packaging import render_config, write_repository
 from app.ports import Endpoint, ReleaseSpec
+from tests.haproxy_support import eventually
 from tests.serving_support import BACKEND, INPUTS, MODEL, OUTPUTS, ROOT, TRITON, TinyModel, output, train_tiny_model
 
 
@@ -64,7 +65,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     server = triton(tmp_path)
     for name in server.names():
-        server.stop(name)
+        server.stop(name, None)
     assert traces(tmp_path) == []
 
 
@@ -73,8 +74,8 @@ def shared(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A release with two instances that tests may call but not disturb."""
     home = tmp_path_factory.mktemp("home")
     server = triton(home)
-    yield home, server.start(ReleaseSpec("shared", MODEL, tiny.repository(home / "repository", count=2)))
-    server.stop("shared")
+    yield home, server.start(ReleaseSpec("shared", MODEL, tiny.repository(home / "repository", count=2)), 1)
+    server.stop("shared", None)
 
 
 def spec(tiny: TinyModel, home: Path) -> ReleaseSpec:
@@ -164,7 +165,7 @@ def test_calls_that_would_change_a_release_are_closed(shared: tuple[Path, Endpoi
 
 def test_the_server_gets_none_of_our_environment(home: Path, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADGATE_AUDIT_KEY", "hush")
-    triton(home).start(spec(tiny, home))
+    triton(home).start(spec(tiny, home), 1)
     environment = psutil.Process(pid_of(home, "tiny-1@0123456789ab")).environ()
     assert "hush" not in environment.values()
     assert "HEADGATE_PYTHON_PATH" in environment
@@ -172,14 +173,14 @@ def test_the_server_gets_none_of_our_environment(home: Path, tiny: TinyModel, mo
 
 def test_a_running_release_is_adopted_and_a_stopped_one_is_gone(home: Path, tiny: TinyModel) -> None:
     release = spec(tiny, home)
-    first = triton(home).start(release)
+    first = triton(home).start(release, 1)
     pid = pid_of(home, release.name)
     again = triton(home)
-    assert again.start(release) == first == again.find(release.name)
+    assert again.start(release, 1) == first == again.find(release.name)
     assert pid_of(home, release.name) == pid
     assert again.names() == [release.name]
-    again.stop(release.name)
-    again.stop(release.name)
+    again.stop(release.name, 1)
+    again.stop(release.name, 1)
     assert again.find(release.name) is None
     assert again.names() == []
     assert traces(home) == []
@@ -188,31 +189,31 @@ def test_a_running_release_is_adopted_and_a_stopped_one_is_gone(home: Path, tiny
 def test_two_starts_at_once_leave_one_server(home: Path, tiny: TinyModel) -> None:
     release = spec(tiny, home)
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: triton(home).start(release), range(3)))
+        found = list(pool.map(lambda _: triton(home).start(release, 1), range(3)))
     assert len(set(found)) == 1
     assert len(servers(home)) == 1
 
 
 def test_a_server_that_was_killed_is_started_again(home: Path, tiny: TinyModel, client: V2Client) -> None:
     release, server = spec(tiny, home), triton(home)
-    server.start(release)
+    server.start(release, 1)
     dead = psutil.Process(pid_of(home, release.name))
     family = [dead, *dead.children(recursive=True)]
     dead.kill()
     assert psutil.wait_procs(family, timeout=20)[1] == []
     assert server.find(release.name) is None
     assert server.names() == []
-    endpoint = server.start(release)
+    endpoint = server.start(release, 1)
     assert pid_of(home, release.name) != dead.pid
     assert output(client.infer(endpoint, MODEL, tiny.body(1)), "label").tolist() == tiny.labels(1)
 
 
 def test_a_server_that_runs_but_does_not_answer_is_replaced(home: Path, tiny: TinyModel) -> None:
     release = spec(tiny, home)
-    triton(home).start(release)
+    triton(home).start(release, 1)
     hung = pid_of(home, release.name)
     os.kill(hung, signal.SIGSTOP)
-    triton(home, ready_timeout=timedelta(seconds=4)).start(release)
+    triton(home, ready_timeout=timedelta(seconds=4)).start(release, 1)
     assert pid_of(home, release.name) != hung
     assert len(servers(home)) == 1
 
@@ -235,7 +236,7 @@ def test_the_server_outlives_a_starter_that_dies_before_it_wrote_anything_down(h
     assert died.returncode == -signal.SIGKILL
     assert not (home / "releases" / release.name / "server.json").exists()
     (left,) = servers(home)
-    triton(home).start(release)
+    triton(home).start(release, 1)
     assert servers(home) == [left] == [pid_of(home, release.name)]
     # Nobody of ours is its parent, so nobody of ours has to reap it.
     assert psutil.Process(left).ppid() != os.getpid()
@@ -243,16 +244,16 @@ def test_the_server_outlives_a_starter_that_dies_before_it_wrote_anything_down(h
 
 def test_another_process_that_got_the_pid_is_not_taken_for_the_server(home: Path, tiny: TinyModel) -> None:
     release, server = spec(tiny, home), triton(home)
-    server.start(release)
+    server.start(release, 1)
     file = home / "releases" / release.name / "server.json"
     state = json.loads(file.read_text())
-    server.stop(release.name)
+    server.stop(release.name, 1)
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         file.write_text(json.dumps(state | {"process": state["process"] | {"pid": bystander.pid}}))
         assert server.names() == []
         assert server.find(release.name) is None
-        server.stop(release.name)
+        server.stop(release.name, 1)
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -273,7 +274,7 @@ def test_a_port_that_somebody_took_is_replaced_by_another(home: Path, tiny: Tiny
             chosen.append((ports[0], ports[1], ports[2]))
             return chosen[-1]
 
-        endpoint = triton(home, choose_ports=choose).start(spec(tiny, home))
+        endpoint = triton(home, choose_ports=choose).start(spec(tiny, home), 1)
     assert len(chosen) == 2
     assert (endpoint.http_port, endpoint.grpc_port) == chosen[1][:2]
 
@@ -284,7 +285,7 @@ def test_a_broken_model_is_a_fault_that_says_why(home: Path, tmp_path: Path) -> 
     repository = write_repository(home / "repository", MODEL, onnx, render_config(MODEL, INPUTS, OUTPUTS, "cpu"))
     server = triton(home)
     with pytest.raises(Fault, match=r"ONNX Runtime cannot load the model.*Protobuf parsing failed") as caught:
-        server.start(ReleaseSpec("broken", MODEL, repository))
+        server.start(ReleaseSpec("broken", MODEL, repository), 1)
     assert "server.log" in caught.value.remedy
     assert server.names() == []
     assert servers(home) == []
@@ -302,20 +303,22 @@ def test_a_config_that_does_not_fit_the_model_is_not_served(
 ) -> None:
     config = render_config(MODEL, inputs, OUTPUTS, "cpu")
     with pytest.raises(Fault, match=says):
-        triton(home).start(ReleaseSpec("odd", MODEL, write_repository(home / "repository", MODEL, tiny.onnx, config)))
+        triton(home).start(
+            ReleaseSpec("odd", MODEL, write_repository(home / "repository", MODEL, tiny.onnx, config)), 1
+        )
 
 
 def test_a_gpu_instance_never_runs_on_the_cpu_in_silence(home: Path, tiny: TinyModel) -> None:
     release = ReleaseSpec("gpu", MODEL, tiny.repository(home / "repository", "gpu"), instance="gpu")
     with pytest.raises(Fault, match="GPU"):
-        triton(home).start(release)
+        triton(home).start(release, 1)
 
 
 def test_a_name_stands_for_one_model_only(home: Path, tiny: TinyModel) -> None:
     release, server = spec(tiny, home), triton(home)
-    server.start(release)
+    server.start(release, 1)
     with pytest.raises(Fault, match="already serves"):
-        server.start(ReleaseSpec(release.name, MODEL, tiny.repository(home / "another")))
+        server.start(ReleaseSpec(release.name, MODEL, tiny.repository(home / "another")), 1)
     with pytest.raises(Fault, match="cannot name a release"):
         server.find("../elsewhere")
 
@@ -323,7 +326,7 @@ def test_a_name_stands_for_one_model_only(home: Path, tiny: TinyModel) -> None:
 def test_parts_that_are_missing_are_named_with_their_remedy(home: Path, tiny: TinyModel) -> None:
     def faults(folder: Path) -> Fault:
         with pytest.raises(Fault) as caught:
-            TritonProcess(home, folder, BACKEND).start(spec(tiny, home))
+            TritonProcess(home, folder, BACKEND).start(spec(tiny, home), 1)
         return caught.value
 
     partial = home / "partial"
@@ -337,3 +340,40 @@ def test_parts_that_are_missing_are_named_with_their_remedy(home: Path, tiny: Ti
     # The NumPy of this interpreter is a later one, with which the stub would answer wrong numbers.
     (partial / "numpy").symlink_to(Path(np.__file__).parent)
     assert "needs numpy<2" in faults(partial).reason
+
+
+def test_a_stale_holder_starts_and_stops_nothing(home: Path, tiny: TinyModel) -> None:
+    release = spec(tiny, home)
+    server, stale = triton(home), triton(home)
+    endpoint = server.start(release, 7)
+    with pytest.raises(LostLease, match="later holder") as caught:
+        stale.stop(release.name, 6)
+    assert caught.value.seen == 7
+    with pytest.raises(LostLease):
+        stale.start(release, 6)
+    assert server.find(release.name) == endpoint
+    # The same goes for what was stopped: who comes late does not bring it back.
+    server.stop(release.name, 8)
+    with pytest.raises(LostLease):
+        triton(home).start(release, 7)
+    assert traces(home) == []
+
+
+def test_a_holder_that_waits_for_its_turn_behind_a_later_one_is_refused(home: Path, tiny: TinyModel) -> None:
+    """What counts is who came, not who called first: the comparison is made inside the lock."""
+    release = spec(tiny, home)
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(triton(home).start, release, 9)
+        eventually(lambda: (home / "releases" / release.name / "fence").exists())
+        with pytest.raises(LostLease):
+            triton(home).stop(release.name, 8)
+        starting.result(60)
+    assert servers(home) == [pid_of(home, release.name)]
+
+
+def test_damaged_tokens_are_said_to_be_ones(home: Path) -> None:
+    folder = home / "releases" / "any"
+    folder.mkdir(parents=True)
+    (folder / "fence").write_text("seven")
+    with pytest.raises(Fault, match="is damaged"):
+        triton(home).stop("any", 1)

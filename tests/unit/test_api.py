@@ -12,11 +12,11 @@ import pytest
 from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
 from app.api.auth import PERMISSIONS
-from app.db.session import Database
+from app.db import releases
+from app.db.session import Database, now
 from app.domain.audit import Leaf, verify_chain
 from app.domain.policy import Rollout, default_policy
 from app.services import history, principals
-from app.services.releases import renew_canary_lease
 from tests.fakes import quick
 from tests.plant import MODEL, World
 from tests.serving import served
@@ -246,7 +246,8 @@ def test_the_lease_is_held_only_while_somebody_vouches(api: Api) -> None:
     api.world.runner._timing = replace(api.world.runner._timing, tick=timedelta(hours=1))
     api.world.run(number)
     assert api.http.get(path).status_code == 200
-    renew_canary_lease(api.world.database, number, timedelta(seconds=-1))
+    with api.world.database.begin() as session:
+        releases.renew_lease(session, number, now(session) - timedelta(seconds=1))
     assert api.http.get(path).status_code == 503
 
 

@@ -66,7 +66,7 @@ def tend(world: World) -> None:
 
 def test_a_server_that_died_is_started_again_and_routed(world: World) -> None:
     name = go_live(world, "1")
-    world.server.stop(name)
+    world.server.stop(name, None)
     tend(world)
     assert stable(world) == world.server.running[name]
     assert recorded(world) == vars(stable(world))
@@ -96,14 +96,14 @@ def test_a_router_that_was_not_told_is_told(world: World) -> None:
 
 def test_a_release_that_is_replaced_while_it_is_started_again_does_not_stay(world: World) -> None:
     first = go_live(world, "1")
-    world.server.stop(first)
+    world.server.stop(first, None)
     start = world.server.start
 
-    def slow(spec: ReleaseSpec) -> Endpoint:
+    def slow(spec: ReleaseSpec, fence: int) -> Endpoint:
         if spec.name == first:
             world.server.start = start  # type: ignore[method-assign]
             go_live(world, "2")
-        return start(spec)
+        return start(spec, fence)
 
     world.server.start = slow  # type: ignore[method-assign]
     tend(world)
@@ -120,10 +120,10 @@ def test_one_release_that_cannot_be_started_keeps_no_other_from_it(world: World)
     name = go_live(world, "1")
     start = world.server.start
 
-    def refuse(spec: ReleaseSpec) -> Endpoint:
+    def refuse(spec: ReleaseSpec, fence: int) -> Endpoint:
         if spec.model == "aaa":
             raise OSError("no such file")
-        return start(spec)
+        return start(spec, fence)
 
     world.server.start = refuse  # type: ignore[method-assign]
     world.server.running.clear()

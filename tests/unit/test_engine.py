@@ -11,7 +11,7 @@ from app.db.session import Database
 from app.domain.canary import Sample
 from app.domain.errors import Conflict, Fault, Forbidden, Invalid, Rejected, Transient
 from app.domain.policy import Approvals, MetricGate, Rollout, default_policy
-from app.ports import SandboxJob
+from app.ports import Route, SandboxJob
 from app.services import approvals, history, intake, outbox, promotions
 from app.services.approvals import Caller
 from tests.fakes import quick
@@ -244,8 +244,8 @@ def test_an_end_waits_until_the_router_could_be_told(world: World) -> None:
     moves = len(world.router.history)
     apply = world.router.apply
 
-    def once(routes: list, change: object) -> None:  # type: ignore[type-arg]  # only passed on
-        apply(routes, change)  # type: ignore[arg-type]
+    def once(routes: list[Route], change: Route, fence: int) -> None:
+        apply(routes, change, fence)
         world.router.away = True
 
     world.router.apply = once  # type: ignore[method-assign]

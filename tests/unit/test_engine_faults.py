@@ -81,7 +81,7 @@ def break_router(world: World, error: Exception, limit: int = 30) -> tuple[list[
     calls: list[Route] = []
     works = world.router.apply
 
-    def apply(routes: list[Route], change: Route) -> None:
+    def apply(routes: list[Route], change: Route, fence: int) -> None:
         calls.append(change)
         if len(calls) > limit:
             raise Spins
@@ -322,7 +322,7 @@ def test_a_step_that_was_deleted_from_the_record_voids_the_approval(world: World
 def test_a_clean_up_that_does_not_work_is_told(world: World) -> None:
     go_live(world, "1")
 
-    def stop(name: str) -> None:
+    def stop(name: str, fence: int | None) -> None:
         raise Transient("Docker does not answer.", "Start it.")
 
     promotion_id = world.ask("2")

@@ -1,12 +1,13 @@
 """The router's files while no HAProxy runs: what is written, what is refused, who waits for whom."""
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.adapters.haproxy import HAProxyRouter, Layout
-from app.domain.errors import Fault, Transient
+from app.domain.errors import Fault, LostLease, Transient
 from app.ports import Endpoint, Route, Server
 
 ROUTE = Route("airbnb-price", "production", Server("1@0123456789ab", Endpoint("127.0.0.1", 9001, 9002)))
@@ -34,7 +35,7 @@ def test_a_damaged_record_is_said_to_be_one(layout: Layout) -> None:
     for text in ("{", "[{}]", "[1]", "3"):
         layout.record.write_text(text)
         with pytest.raises(Fault, match="is damaged"):
-            router.apply([], ROUTE)
+            router.apply([], ROUTE, 1)
 
 
 def test_one_caller_at_a_time(layout: Layout) -> None:
@@ -52,8 +53,35 @@ def test_a_router_that_is_away_changes_no_file(layout: Layout) -> None:
     router.write_config([])
     before = {path: path.read_bytes() for path in layout.folder.iterdir()}
     with pytest.raises(Transient, match="does not answer"):
-        router.apply([ROUTE], ROUTE)
+        router.apply([ROUTE], ROUTE, 1)
+    layout.fences.unlink()  # who was there is kept all the same
     assert {path: path.read_bytes() for path in layout.folder.iterdir()} == before
+
+
+def test_who_comes_with_an_older_token_is_refused_before_anything_is_looked_at(layout: Layout) -> None:
+    router, staging = HAProxyRouter(layout), replace(ROUTE, model="another")
+    router.write_config([ROUTE])
+    with pytest.raises(Transient, match="does not answer"):
+        router.apply([ROUTE], ROUTE, 7)
+    router.write_config([])  # what a restart does
+    before = {path: path.read_bytes() for path in layout.folder.iterdir()}
+    with pytest.raises(LostLease, match="later holder") as caught:
+        HAProxyRouter(layout).apply([ROUTE], ROUTE, 6)
+    assert caught.value.seen == 7
+    assert {path: path.read_bytes() for path in layout.folder.iterdir()} == before
+    # Each route has tokens of its own, and the last holder may come again.
+    for route, fence in ((staging, 1), (ROUTE, 7)):
+        with pytest.raises(Transient, match="does not answer"):
+            router.apply([route], route, fence)
+
+
+def test_damaged_tokens_are_said_to_be_ones(layout: Layout) -> None:
+    router = HAProxyRouter(layout)
+    router.write_config([ROUTE])
+    for text in ("{", "[1]", '{"a": "b"}', "3"):
+        layout.fences.write_text(text)
+        with pytest.raises(Fault, match=r"fences\.json is damaged"):
+            router.apply([ROUTE], ROUTE, 1)
 
 
 def test_an_environment_without_ports_is_a_fault(layout: Layout) -> None:

@@ -7,5 +7,5 @@ from workers.context import Context
 def run(context: Context) -> Outcome:
     """Safe to repeat: stopping what does not run is fine."""
     for target, name in context.leftovers:
-        context.plant.servers[target].stop(name)
+        context.plant.servers[target].stop(name, context.fence)
     return Done()

@@ -23,14 +23,15 @@ def run(context: Context) -> Outcome:
     the server's own failure to start is a Fault."""
     build = context.step(State.BUILD)
     server = context.plant.servers[build["target"]]
-    endpoint = server.start(spec_of(context.plant, build))
+    endpoint = server.start(spec_of(context.plant, build), context.fence)
     try:
         with context.plant.connect() as client:
             instance = _instance_kind(context, client, endpoint)
             served = _served_parity(context, client, endpoint)
             latency = _latency_ms(context, client, endpoint)
     finally:
-        server.stop(build["name"])
+        # One that was overtaken must not end what its heir proves, or already serves: the token says so.
+        server.stop(build["name"], context.fence)
     return Done({"instance": instance, "served": served, "latency_ms": latency})
 
 

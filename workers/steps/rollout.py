@@ -39,7 +39,7 @@ def undo(context: Context) -> None:
 
 def _start(context: Context) -> Outcome:
     build = context.step(State.BUILD)
-    endpoint = context.plant.servers[build["target"]].start(spec_of(context.plant, build))
+    endpoint = context.plant.servers[build["target"]].start(spec_of(context.plant, build), context.fence)
     return Wait(timedelta(0), {"endpoint": vars(endpoint), "weight": 0, "history": []})
 
 
@@ -51,7 +51,7 @@ def _canary(context: Context) -> Server:
 def _apply(context: Context, route: Route) -> None:
     context.hold()
     others = [r for r in context.routes if (r.model, r.environment) != (route.model, route.environment)]
-    context.plant.router.apply([*others, route], route)
+    context.plant.router.apply([*others, route], route, context.fence)
 
 
 def _move(context: Context, weight: int) -> Outcome:
@@ -94,9 +94,11 @@ def _look(context: Context) -> Outcome:
 
 
 def _ensure_routed(context: Context) -> None:
-    """A router that was restarted, or changed by a worker that died before it could say so, follows again."""
+    """A router that was restarted, or changed by a worker that died before it could say so, follows again. Where that
+    worker may only have been stopped, the router is told in any case: from our token on it refuses the other's."""
     weight = context.progress["weight"]
-    if context.plant.router.status(context.model, context.environment).weights.get("canary") != weight:
+    seen = context.plant.router.status(context.model, context.environment).weights.get("canary")
+    if context.taken_over or seen != weight:
         _apply(context, Route(context.model, context.environment, context.route.stable, _canary(context), weight))
 
 

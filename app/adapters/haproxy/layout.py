@@ -91,6 +91,11 @@ class Layout:
         return self.folder / "routes.json"
 
     @property
+    def fences(self) -> Path:
+        """The highest fencing token seen for each route, as JSON; no restart forgets one."""
+        return self.folder / "fences.json"
+
+    @property
     def kept_events(self) -> Path:
         """The log lines that a worker held in memory before it was replaced."""
         return self.folder / "events.log"

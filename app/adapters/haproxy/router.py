@@ -1,6 +1,7 @@
 """The traffic router: files, reloads and the running HAProxy kept in step, by one caller at a time."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -17,10 +18,11 @@ from app.adapters.haproxy.admin import Admin
 from app.adapters.haproxy.config import files, structure
 from app.adapters.haproxy.layout import Layout
 from app.adapters.haproxy.live import Live
-from app.adapters.haproxy.splits import Split, dump, load, merged, split_of
+from app.adapters.haproxy.splits import Split, dump, load, load_fences, merged, split_of
 from app.adapters.haproxy.words import CANARY, PLACES, RING
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Transient
+from app.domain.fencing import refuse_stale
 from app.ports import Route, RouteStatus
 
 _POLL = 0.05
@@ -58,7 +60,7 @@ class HAProxyRouter:
         with self._alone():
             self._write([split_of(route, self._layout.environments) for route in routes])
 
-    def apply(self, routes: list[Route], change: Route) -> None:
+    def apply(self, routes: list[Route], change: Route, fence: int) -> None:
         """Follow `change`, and those of `routes` that the router never heard of.
 
         Only `change` alters what the router has: other routes in the list may be older than what another worker has
@@ -69,9 +71,11 @@ class HAProxyRouter:
                 served before is still served; the same call may be repeated.
             Fault: HAProxy refuses the configuration, with its own words; the old one stays.
             Rejected: the model's name cannot be routed.
+            LostLease: somebody with a higher token has changed this route before.
         """
         wanted = split_of(change, self._layout.environments)
         with self._alone():
+            self._hold(wanted, fence)
             recorded = self._recorded()
             unknown = {split.key for split in recorded}
             others = [
@@ -160,6 +164,21 @@ class HAProxyRouter:
             raise Fault(
                 f"{self._layout.record.name} is damaged: {error!r}.", "Restart Headgate: it is written anew."
             ) from error
+
+    def _hold(self, split: Split, fence: int) -> None:
+        """Compare the caller's token with the highest one seen for the route, and keep it before anything is changed:
+        who dies in the middle has shut out all before it. In a file of its own, which `write_config` leaves alone.
+        Call it inside the lock."""
+        try:
+            seen = load_fences(self._layout.fences.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            seen = {}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Fault(f"{self._layout.fences} is damaged: {error!r}.", "Remove it while no worker runs.") from error
+        route = split.section("route")
+        refuse_stale(f"The router's {route}", fence, seen.get(route, 0))
+        if seen.get(route) != fence:
+            self._keep(self._layout.fences, json.dumps({**seen, route: fence}, indent=1).encode())
 
     def _write(self, splits: Sequence[Split], awake: Collection[tuple[str, str]] = ()) -> None:
         self._write_files({**files(self._layout, splits, awake), self._layout.record: dump(splits)})

@@ -119,6 +119,11 @@ def load(text: str) -> list[Split]:
     return [_load_one(entry) for entry in json.loads(text)]
 
 
+def load_fences(text: str) -> dict[str, int]:
+    """The tokens by route. Raises ValueError, TypeError or AttributeError for anything else."""
+    return {str(route): int(token) for route, token in json.loads(text).items()}
+
+
 def _load_one(entry: dict[str, Any]) -> Split:
     stable, canary = (Target(**entry[role]) if entry[role] else None for role in ("stable", "canary"))
     return Split(entry["environment"], entry["model"], stable, canary, entry["share"])

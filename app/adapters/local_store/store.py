@@ -5,7 +5,7 @@ Layout below the root::
     trees/<hex>/manifest.json   the canonical JSON whose SHA-256 is the tree digest
     trees/<hex>/tree/...        the files, mode 0444, in folders of mode 0555
     files/<hex>                 single files, mode 0444
-    scratch/<name>/             work in progress of the steps
+    scratch/<name>/             work in progress of the steps, swept a day later where a step died
     incoming/                   unfinished copies: renamed into place when complete, or swept a day later
 
 The tree digest is `sha256:` + SHA-256 of the canonical JSON (`app.domain.digests.canonical`) of the list of
@@ -198,8 +198,8 @@ class LocalStore:
         sync_folder(home.parent)
 
     def _sweep(self) -> None:
-        """Remove what processes left behind that died in the middle of a copy."""
-        for leftover in (self._root / "incoming").iterdir():
+        """Remove what processes left behind that died in the middle of a copy or a step."""
+        for leftover in [*(self._root / "incoming").iterdir(), *(self._root / "scratch").iterdir()]:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - leftover.lstat().st_mtime > _STALE_SECONDS:
                     _remove(leftover)

@@ -19,6 +19,7 @@ from typing import Any
 
 from app.adapters.triton_process import processes, runtime
 from app.domain.errors import Fault, Transient
+from app.domain.fencing import refuse_stale
 from app.ports import Endpoint, ReleaseSpec
 
 Ports = tuple[int, int, int]
@@ -67,11 +68,11 @@ def free_ports(host: str) -> Ports:
 class TritonProcess:
     """A ModelServer that runs tritonserver on this machine.
 
-    `home` is the folder for state and logs (`releases/<name>/server.json` and `server.log`), `triton` the folder into
-    which requirements-triton.lock was installed, `backend` the model.py of our onnxruntime backend and `python` an
-    interpreter with onnxruntime. `host` is the address to listen on: anything but loopback opens the models to others.
-    `drain` is how long a stop waits for requests in flight, and, since Triton does not tell them apart, for idle
-    connections that clients keep open: stop a release once the router sends it nothing.
+    `home` is the folder for state and logs (`releases/<name>/server.json`, `fence` and `server.log`), `triton` the
+    folder into which requirements-triton.lock was installed, `backend` the model.py of our onnxruntime backend and
+    `python` an interpreter with onnxruntime. `host` is the address to listen on: anything but loopback opens the models
+    to others. `drain` is how long a stop waits for requests in flight, and, since Triton does not tell them apart, for
+    idle connections that clients keep open: stop a release once the router sends it nothing.
     """
 
     def __init__(
@@ -91,14 +92,16 @@ class TritonProcess:
         self._ready_timeout, self._drain = ready_timeout.total_seconds(), drain.total_seconds()
         self._runtime: runtime.Runtime | None = None
 
-    def start(self, spec: ReleaseSpec) -> Endpoint:
+    def start(self, spec: ReleaseSpec, fence: int) -> Endpoint:
         """Start the release, or adopt the running one of that name, and return once it answers.
 
         Raises:
             Fault: Triton did not get ready, with the end of its log; or another model runs under that name.
             Transient: somebody else is starting or stopping that release for too long.
+            LostLease: somebody with a higher token has started or stopped it.
         """
         with self._lock(spec.name):
+            self._hold(spec.name, fence)
             running = self._find(spec.name)
             if running:
                 self._check_same(spec, running)
@@ -114,9 +117,14 @@ class TritonProcess:
         running = self._find(name)
         return running.endpoint if running else None
 
-    def stop(self, name: str) -> None:
-        """End the release: requests in flight are answered first, and what does not end is killed."""
+    def stop(self, name: str, fence: int | None) -> None:
+        """End the release: requests in flight are answered first, and what does not end is killed.
+
+        Raises LostLease where somebody with a higher token has started or stopped it; without a token, never.
+        """
         with self._lock(name):
+            if fence is not None:
+                self._hold(name, fence)
             running = self._find(name)
             if running:
                 processes.end(running.process, self._drain + _GRACE)
@@ -237,6 +245,21 @@ class TritonProcess:
         ports = {part: int(running.option(f"{part}-port")) for part in ("http", "grpc", "metrics")}
         draft.write_text(json.dumps({**asdict(running), "ports": ports}, indent=1), encoding="utf-8")
         draft.replace(self._state_file(name))
+
+    def _hold(self, name: str, fence: int) -> None:
+        """Compare the caller's token with the highest one seen for the release, and keep it. It outlives the release:
+        a start that comes late must not bring back what was stopped. Call it inside the lock."""
+        file = self._folder(name) / "fence"
+        try:
+            seen = int(file.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            seen = 0
+        except ValueError as error:
+            raise Fault(f"{file} is damaged: {error}.", "Remove it while no worker runs.") from error
+        refuse_stale(name, fence, seen)
+        draft = file.with_suffix(".draft")
+        draft.write_text(str(fence), encoding="ascii")
+        draft.replace(file)
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
