@@ -1,28 +1,23 @@
 """Intake: webhooks and polls are hints; `observe` reads the truth from MLflow and opens what a net change asks for."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, promotions, registry
+from app.db import outbox, registry
 from app.db.session import now
-from app.domain.errors import Conflict, HeadgateError, Invalid
-from app.domain.policy import EnvironmentPolicy, Policy, Triggers, default_policy
-from app.domain.promotion import State
-from app.domain.registry import ASK_TAG, MAX_NAME, Ask, Change, ModelView, Withdrawal, can_be_watched, diff, interpret
+from app.domain.errors import Conflict, HeadgateError
+from app.domain.registry import MAX_NAME, Change, ModelView, can_be_watched, diff, interpret
 from app.parts import Core
-from app.services import writeback
+from app.services import asks
 from app.services.outbox import is_own
-from app.services.promotions import open_promotion, stop
 
 log = logging.getLogger(__name__)
 WEBHOOK, POLL, OWN = "webhook", "poll", "headgate"
 MAX_ROUNDS = 5
-_ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -88,77 +83,23 @@ def _record(
 
 def _act_on_all(session: Session, core: Core, model: str, found: list[Change], via: str, known: bool) -> list[int]:
     pending = list(outbox.pending(session, model))
-    policy, trouble = _policy(core, model, found)
+    policy, trouble = asks.policy_for(core, model, found)
     theirs = [change for change in found if not is_own(pending, change)]
     # What is taken back goes first: somebody may ask anew for the very same thing by another mark.
     for change in theirs:
         withdrawal, ask = interpret(change, policy)
         if withdrawal is not None and not (ask and ask.environment == withdrawal.environment):
-            _withdraw(session, withdrawal)
+            asks.withdraw(session, withdrawal)
     opened = []
     for change in found:
         if change not in theirs:
             registry.add_change(session, change, OWN, "", None)
             continue
-        promotion_id, note = _answer(session, core, change, policy, trouble, known)
+        promotion_id, note = asks.answer(session, core, change, policy, trouble, known)
         registry.add_change(session, change, via, note or trouble, promotion_id)
         if promotion_id is not None:
             opened.append(promotion_id)
     return opened
-
-
-def _answer(
-    session: Session, core: Core, change: Change, policy: Policy, trouble: str, known: bool
-) -> tuple[int | None, str]:
-    """The promotion that a change opens, if it does, and a note where it asks for what cannot be."""
-    _, ask = interpret(change, policy)
-    if ask is not None and change.field == "stage" and not known:
-        return None, "first look at this registry: a stage set before is history, not a request"
-    if ask is not None:
-        return _open(session, core, policy, ask, trouble), ""
-    if change.field == f"tag:{ASK_TAG}" and change.after is not None:
-        return None, writeback.refuse_environment(session, change, policy.environments)
-    name = change.field.removeprefix("alias:")
-    return None, writeback.put_back(session, change, name) if name in policy.environments else ""
-
-
-def _policy(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:
-    """The policy that says what a change means. A malformed file is no reason to overlook a request: the default's
-    triggers and any `to-<environment>` apply then, and what they open fails at once with the second value as reason."""
-    try:
-        return core.policies.policy(model), ""
-    except Invalid as error:
-        remedy = "Mend the file (`headgate policy check FILE`), then `headgate retry` or ask again in MLflow."
-        default = default_policy(model)
-        asked = {name: EnvironmentPolicy(Triggers(f"to-{name}")) for name in filter(None, map(_asked, found))}
-        return Policy(model, {**asked, **default.environments}), f"The policy is malformed: {error} {remedy}"
-
-
-def _asked(change: Change) -> str | None:
-    """The environment that a change names by itself, whatever the policy says."""
-    if change.field == f"tag:{ASK_TAG}":
-        name = change.after or ""
-    else:
-        name = change.field.removeprefix("alias:to-") if change.field.startswith("alias:to-") else ""
-    return name if _ENVIRONMENT.fullmatch(name) else None
-
-
-def _withdraw(session: Session, taken_back: Withdrawal) -> None:
-    for row in promotions.open_for(session, taken_back.change.model, taken_back.environment):
-        if row.version == taken_back.version and row.trigger.get("field") == taken_back.change.field:
-            stop(session, row, State.CANCELLED, "the request was taken back in MLflow", None)
-
-
-def _open(session: Session, core: Core, policy: Policy, ask: Ask, trouble: str) -> int | None:
-    trigger = {"field": ask.change.field, "before": ask.change.before, "after": ask.change.after}
-    row = open_promotion(session, core, policy, (ask.version, ask.environment), trigger, None)
-    if row is None:
-        if not promotions.open_for(session, policy.model, ask.environment):
-            writeback.refuse_repeat(session, ask)  # it serves already; a mark that stays would look like a request
-        return None
-    if trouble:
-        stop(session, row, State.FAILED, trouble, None)
-    return row.id
 
 
 def poll(core: Core) -> int:
