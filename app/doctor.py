@@ -15,6 +15,7 @@ from app.db.migrate import is_current
 from app.db.session import Database, now
 from app.domain.errors import Fault, HeadgateError
 from app.policy_files import parse
+from app.services import deliveries
 from app.settings import Settings
 
 
@@ -69,6 +70,7 @@ def _checks(settings: Settings) -> list[Check]:
         Check("database", lambda: _database(settings)),
         Check("broker", lambda: _broker(settings)),
         Check("MLflow", lambda: _mlflow(settings)),
+        Check("webhooks", lambda: _webhooks(settings), needed=False),
         Check("policies", lambda: _policies(settings.policy_dir)),
         Check("sandbox", lambda: wiring.sandbox().self_test()),
         Check("router", lambda: _program("haproxy", "apt-get install haproxy")),
@@ -131,6 +133,14 @@ def _broker(settings: Settings) -> str:
 def _mlflow(settings: Settings) -> str:
     count = sum(1 for _ in wiring.registry(settings).snapshot())
     return f"{settings.mlflow_address}, {count} registered models"
+
+
+def _webhooks(settings: Settings) -> str:
+    database = Database(settings.database)
+    with database.read() as session:
+        found = deliveries.counts(session, None)
+    database.close()
+    return f"{found['missing']} of {found['announced']} changes that MLflow has a webhook for came without one"
 
 
 def _policies(folder: Path) -> str:

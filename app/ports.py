@@ -3,9 +3,10 @@
 Every method may raise `Transient` (try again later) or `Fault` (ours to mend); what else it raises is said there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,11 +27,20 @@ class VersionInfo:
     ready: bool
 
 
+class Written(Enum):
+    """What became of a write that applies to what it expects to find: it was done, it needed no doing, or it was left
+    out because the version is gone or somebody has made something else of it."""
+
+    DONE = "done"
+    ALREADY = "already"
+    NOT = "not"
+
+
 class Registry(Protocol):
     """MLflow's model registry."""
 
     def read_model(self, name: str) -> ModelView | None:
-        """One model with the stages and tags of all its versions; None where it does not exist."""
+        """One model with the stages and tags of all its versions, and their numbers; None where it does not exist."""
 
     def snapshot(self) -> Iterator[ModelView]:
         """All models, page by page. A broken page raises: half a snapshot is never taken for the whole."""
@@ -44,17 +54,20 @@ class Registry(Protocol):
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag; a version that is gone is ignored."""
 
-    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> Written:
         """Delete a tag if it still holds `value`."""
 
-    def set_alias(self, model: str, alias: str, version: str) -> None:
-        """Point the alias to the version."""
+    def set_alias(self, model: str, alias: str, version: str) -> Written:
+        """Point the alias to the version; NOT where that is gone."""
 
-    def delete_alias(self, model: str, alias: str, version: str) -> None:
+    def delete_alias(self, model: str, alias: str, version: str) -> Written:
         """Delete the alias if it still points to `version`: it may have become somebody's next request."""
 
-    def set_stage(self, model: str, version: str, stage: str, archive: bool) -> None:
-        """Move the version to a legacy stage; `archive` moves the versions that were there to Archived."""
+    def set_stage(
+        self, model: str, version: str, stage: str, archive: bool, only_from: Collection[str] | None = None
+    ) -> Written:
+        """Move the version to a legacy stage, from `only_from` alone where that is given; `archive` moves the versions
+        that were there to Archived."""
 
     def ensure_webhook(self, url: str, secret: str) -> bool:
         """See that exactly one active webhook of ours points to `url` with this secret; True if one was made."""

@@ -1,7 +1,7 @@
 """Working fakes behind our own ports: quick, in memory, and honest about what they were asked to do."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from app.domain.errors import Rejected, Transient
 from app.domain.fencing import refuse_stale
 from app.domain.policy import Policy, default_policy
 from app.domain.registry import NO_STAGE, ModelView
-from app.ports import Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo
+from app.ports import Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo, Written
 
 
 @dataclass
@@ -50,7 +50,8 @@ class FakeRegistry:
 
     def read_model(self, name: str) -> ModelView | None:
         self._reach()
-        return self.models.get(name)
+        versions = frozenset(version for model, version in self.versions if model == name)
+        return replace(self.models[name], versions=versions) if name in self.models else None
 
     def snapshot(self) -> Iterator[ModelView]:
         self._reach()
@@ -72,26 +73,41 @@ class FakeRegistry:
         self._reach()
         self.tags[(model, version)][key] = value
 
-    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> Written:
         self._reach()
         view = self.models[model]
-        if view.asks.get(version) == value:
-            self.change(model, asks={v: a for v, a in view.asks.items() if v != version})
+        found = view.asks.get(version)
+        if found != value:
+            return Written.ALREADY if found is None else Written.NOT
+        self.change(model, asks={v: a for v, a in view.asks.items() if v != version})
+        return Written.DONE
 
-    def set_alias(self, model: str, alias: str, version: str) -> None:
+    def set_alias(self, model: str, alias: str, version: str) -> Written:
         self._reach()
+        if (model, version) not in self.versions:
+            return Written.NOT
         self.change(model, aliases={**self.models[model].aliases, alias: version})
+        return Written.DONE
 
-    def delete_alias(self, model: str, alias: str, version: str) -> None:
+    def delete_alias(self, model: str, alias: str, version: str) -> Written:
         self._reach()
         aliases = self.models[model].aliases
-        if aliases.get(alias) == version:
-            self.change(model, aliases={a: v for a, v in aliases.items() if a != alias})
+        found = aliases.get(alias)
+        if found != version:
+            return Written.ALREADY if found is None else Written.NOT
+        self.change(model, aliases={a: v for a, v in aliases.items() if a != alias})
+        return Written.DONE
 
-    def set_stage(self, model: str, version: str, stage: str, archive: bool) -> None:
+    def set_stage(
+        self, model: str, version: str, stage: str, archive: bool, only_from: Collection[str] | None = None
+    ) -> Written:
         self._reach()
+        found = self.models[model].stages.get(version, NO_STAGE)
+        if found == stage or (only_from is not None and found not in only_from):
+            return Written.ALREADY if found == stage else Written.NOT
         stages = {**self.models[model].stages, version: stage}
         self.change(model, stages={v: s for v, s in stages.items() if s != NO_STAGE})
+        return Written.DONE
 
     def ensure_webhook(self, url: str, secret: str) -> bool:
         self._reach()

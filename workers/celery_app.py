@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from datetime import timedelta
 from typing import Any
 
 from celery.signals import beat_init, task_received, worker_init, worker_shutting_down
@@ -27,7 +26,8 @@ app.conf.beat_schedule_filename = str(settings.home.resolve() / "broker" / "cloc
 app.conf.beat_schedule = {
     # A sweep that was not fetched in time is worth nothing: the next one finds the same.
     "sweep": {"task": names.SWEEP, "schedule": 1.0, "options": {"expires": 3}},
-    "poll": {"task": names.POLL, "schedule": settings.poll_seconds, "options": {"expires": settings.poll_seconds}},
+    # The task decides by itself whether a poll is due; asked often, it is at most a quarter of the pause late.
+    "poll": {"task": names.POLL, "schedule": settings.poll_seconds / 4, "options": {"expires": settings.poll_seconds}},
 }
 
 
@@ -47,7 +47,7 @@ class _Worker:
                 webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
                 stopping = self.shutdown.begun.is_set
                 runner = Runner(core, plant, Timing(), owner, stopping)
-                self._desk = tasks.Desk(core, plant, runner, owner, webhook, stopping)
+                self._desk = tasks.Desk(core, plant, runner, owner, webhook, settings.poll_seconds, stopping)
             return self._desk
 
     def start(self, name: str, threads: int) -> None:
@@ -57,8 +57,7 @@ class _Worker:
             return len(state.active_requests)
 
         self.shutdown.start()
-        poll_every = timedelta(seconds=settings.poll_seconds)
-        Sweeper(self.desk, poll_every, threads, busy, self.shutdown.begun).start()
+        Sweeper(self.desk, threads, busy, self.shutdown.begun).start()
         if settings.broker_url.get_secret_value():  # files have no connections that could break
             hearing = Hearing(
                 lambda: names.echo(app, name), lambda: busy() >= threads, self.shutdown.request, self.shutdown.begun

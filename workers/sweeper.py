@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from app.db import outbox, promotions, registry
 from app.domain.errors import HeadgateError
+from app.services import pace
 from workers.tasks import TEND_SECONDS, Desk
 
 log = logging.getLogger(__name__)
@@ -50,18 +51,11 @@ class Sweeper:
     def __init__(
         self,
         desk: Callable[[], Desk],
-        poll_every: timedelta,
         threads: int,
         busy: Callable[[], int],
         draining: threading.Event,
     ) -> None:
-        self._desk, self._poll_every, self._threads, self._busy, self._draining = (
-            desk,
-            poll_every,
-            threads,
-            busy,
-            draining,
-        )
+        self._desk, self._threads, self._busy, self._draining = desk, threads, busy, draining
         self._pool = ThreadPoolExecutor(threads + len(UPKEEP), thread_name_prefix="sweeper")
         self._running: dict[int | str, float] = {}
         self._lock = threading.Lock()
@@ -108,7 +102,7 @@ class Sweeper:
                 chores.add(OBSERVE)
             if outbox.has_due(session, LATE):
                 chores.add(DELIVER)
-            if outbox.idle(session, "poll", self._poll_every + LATE):
+            if outbox.idle(session, "poll") and pace.is_due(session, desk.poll_seconds, LATE):
                 chores.add(POLL)
             overdue = promotions.due(session, late=LATE)
         with self._lock:

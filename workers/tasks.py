@@ -14,7 +14,7 @@ from app.db import outbox as leases
 from app.db import promotions
 from app.domain.errors import HeadgateError
 from app.parts import Core, Plant
-from app.services import intake, outbox, releases
+from app.services import intake, outbox, pace, releases
 from app.services.singly import holding
 from workers.runner import Runner
 
@@ -24,14 +24,15 @@ TEND_SECONDS = 5.0
 
 @dataclass
 class Desk:
-    """What a worker process works with. `webhook` is the address and the secret that MLflow should call with;
-    `stopping` says that the process was told to end."""
+    """What a worker process works with. `webhook` is the address and the secret that MLflow should call with,
+    `poll_seconds` the least pause between two polls; `stopping` says that the process was told to end."""
 
     core: Core
     plant: Plant
     runner: Runner
     owner: str
     webhook: tuple[str, str]
+    poll_seconds: float
     stopping: Callable[[], bool] = lambda: False
     tended_at: float = 0.0
 
@@ -72,11 +73,27 @@ class Desk:
             promotions.disown(session, self.owner)
 
     def poll(self) -> None:
-        """Read the whole registry, one worker at a time, and see that our webhook is registered."""
+        """Read the whole registry if it is time for that, one worker at a time, and see that our webhook is registered.
+        Call it as often as you like: it decides by itself, and all workers together."""
+        if not self._is_due():
+            return
         with holding(self.core.db, "poll", self.me) as mine:
-            if mine:
-                self._ensure_webhook()
-                intake.poll(self.core)
+            if mine and self._is_due():  # another worker may have polled since we looked
+                self._poll()
+
+    def _is_due(self) -> bool:
+        with self.core.db.read() as session:
+            return pace.is_due(session, self.poll_seconds)
+
+    def _poll(self) -> None:
+        begun, worked = time.monotonic(), False
+        try:
+            self._ensure_webhook()
+            intake.poll(self.core)
+            worked = True
+        finally:
+            with self.core.db.begin() as session:
+                pace.note(session, time.monotonic() - begun, worked)
 
     def _ensure_webhook(self) -> None:
         # It only makes us quicker: an MLflow that takes none from us is polled all the same.

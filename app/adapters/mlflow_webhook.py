@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from app.domain.errors import Invalid, Unauthorized
+from app.domain.registry import ASK_TAG, Event
 
 MAX_BODY = 1024 * 1024
 MAX_NAME = 1024
@@ -34,7 +36,9 @@ _MODEL_ENTITIES = frozenset({"registered_model", "model_version", "model_version
 class Delivery:
     """One verified delivery: `id` stays the same over MLflow's retries, `timestamp` is unix seconds.
 
-    `model` names the registered model that the event is about, None where the event is not about a model.
+    `model` names the registered model that the event is about, None where the event is not about a model; `event` is
+    what it says of a field that Headgate watches, None where it says nothing of one; `sent_at` is MLflow's own time of
+    it, finer than `timestamp` where the body tells it.
     """
 
     id: str
@@ -42,6 +46,8 @@ class Delivery:
     entity: str
     action: str
     model: str | None
+    event: Event | None
+    sent_at: datetime
 
 
 def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, now: float, tolerance_s: float) -> Delivery:
@@ -112,7 +118,38 @@ def _read_body(delivery_id: str, timestamp: int, body: bytes) -> Delivery:
     if not isinstance(data, dict):
         raise Invalid("data", "not a JSON object")
     model = _name(data) if entity in _MODEL_ENTITIES else None
-    return Delivery(delivery_id, timestamp, entity, action, model)
+    event = _event(entity, action, data)
+    return Delivery(delivery_id, timestamp, entity, action, model, event, _sent_at(payload, timestamp))
+
+
+def _event(entity: str, action: str, data: Mapping[str, Any]) -> Event | None:
+    """What the payload says of an alias or of the asking tag. It is evidence and no order: what does not say it in
+    MLflow's words says nothing."""
+    alias, version, key, value, tags = (data.get(word) for word in ("alias", "version", "key", "value", "tags"))
+    match entity, action:
+        case "model_version_alias", "created" if _words(alias, version):
+            return Event(f"alias:{alias}", None, version)
+        case "model_version_alias", "deleted" if _words(alias):
+            return Event(f"alias:{alias}", None, None)
+        case "model_version_tag", "set" if key == ASK_TAG and _words(version, value):
+            return Event(f"tag:{ASK_TAG}", version, value)
+        case "model_version_tag", "deleted" if key == ASK_TAG and _words(version):
+            return Event(f"tag:{ASK_TAG}", version, None)
+        case "model_version", "created" if isinstance(tags, dict) and _words(version, tags.get(ASK_TAG)):
+            return Event(f"tag:{ASK_TAG}", version, tags[ASK_TAG])
+    return None
+
+
+def _words(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _sent_at(payload: Mapping[str, Any], timestamp: int) -> datetime:
+    try:
+        told = datetime.fromisoformat(payload["timestamp"])
+        return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return datetime.fromtimestamp(timestamp, UTC)
 
 
 def _word(payload: Mapping[str, Any], key: str) -> str:

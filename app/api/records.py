@@ -27,7 +27,7 @@ def releases(
     return history.serving(core.db, model, environment, at)
 
 
-@router.get("/changes", tags=["intake"], response_model=schemas.Page, summary="The ledger of registry changes")
+@router.get("/changes", tags=["intake"], response_model=schemas.ChangePage, summary="The ledger of registry changes")
 def changes(
     core: Parts, _caller: Reader, model: str | None = None, cursor: schemas.Number | None = None
 ) -> dict[str, Any]:

@@ -108,6 +108,22 @@ class Page(BaseModel):
     cursor: str | None
 
 
+class ChangeCounts(BaseModel):
+    """How the changes of the whole ledger (or of one model) were seen, and what became of their webhooks."""
+
+    webhook: Annotated[int, Field(description="seen because MLflow's webhook came")]
+    poll: Annotated[int, Field(description="seen by the poll, before any webhook or without one")]
+    headgate: Annotated[int, Field(description="our own writes")]
+    announced: Annotated[int, Field(description="changes of any kind that MLflow has a webhook for; stages have none")]
+    missing: Annotated[int, Field(description="announced changes for which no webhook has come within 30 s, or since")]
+
+
+class ChangePage(Page):
+    """A page of the ledger, newest first; an item's `webhook` is `due`, `came`, or null where MLflow has none."""
+
+    counts: ChangeCounts
+
+
 class PromotionPage(BaseModel):
     """A page of promotions, newest first."""
 

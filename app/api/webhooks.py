@@ -19,7 +19,8 @@ async def mlflow(request: Request) -> schemas.Accepted:
     """Verified over the raw bytes (`X-MLflow-Signature`). It is only a hint: the model is re-read from MLflow."""
     body = await _body(request)
     delivery = request.app.state.verify_webhook(request.headers, body, time.time())
-    call = Call("mlflow", delivery.id, f"{delivery.entity}.{delivery.action}", delivery.model)
+    event = f"{delivery.entity}.{delivery.action}"
+    call = Call("mlflow", delivery.id, event, delivery.model, delivery.event, delivery.sent_at)
     fresh = await run_in_threadpool(receive, core_of(request), call)
     return schemas.Accepted(delivery=delivery.id, duplicate=not fresh, see="/api/v1/changes")
 

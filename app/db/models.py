@@ -71,7 +71,11 @@ class ObservedModel(Base):
 
 
 class ChangeRow(Base):
-    """The ledger of net changes seen in the registry; `via` says how: webhook, poll, or headgate for our own."""
+    """The ledger of net changes seen in the registry; `via` says how: webhook, poll, or headgate for our own.
+
+    `webhook` is `due` where MLflow has an event for the change and no delivery of it has come, `came` once one has, and
+    NULL where MLflow has none.
+    """
 
     __tablename__ = "changes"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -84,10 +88,21 @@ class ChangeRow(Base):
     seen_at: Mapped[datetime]
     promotion_id: Mapped[int | None] = mapped_column(ForeignKey("promotions.id"))
     note: Mapped[str] = mapped_column(Prose, default="")
+    webhook: Mapped[str | None] = mapped_column(Words(8))
+
+    __table_args__ = (
+        Index(
+            "ix_changes_due", "seen_at", sqlite_where=text("webhook = 'due'"), postgresql_where=text("webhook = 'due'")
+        ),
+    )
 
 
 class Delivery(Base):
-    """A webhook call by its delivery id: insert-or-ignore decides who acts on it."""
+    """A webhook call by its delivery id: insert-or-ignore decides who acts on it.
+
+    `field`, `version` and `value` are what it says of the registry (domain.registry.Event), `sent_at` is MLflow's own
+    time, and `change_id` the change in the ledger that it announced.
+    """
 
     __tablename__ = "deliveries"
     source: Mapped[str] = mapped_column(primary_key=True)
@@ -96,6 +111,21 @@ class Delivery(Base):
     event: Mapped[str]
     model: Mapped[str | None]
     observed_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    field: Mapped[str | None] = mapped_column(Prose)
+    version: Mapped[str | None]
+    value: Mapped[str | None] = mapped_column(Prose)
+    change_id: Mapped[int | None] = mapped_column(ForeignKey("changes.id"))
+
+    __table_args__ = (
+        Index("ix_deliveries_received_at", "received_at"),
+        Index(
+            "ix_deliveries_unobserved",
+            "model",
+            sqlite_where=text("observed_at IS NULL"),
+            postgresql_where=text("observed_at IS NULL"),
+        ),
+    )
 
 
 class Promotion(Base):

@@ -77,9 +77,9 @@ def renew_lease(session: Session, name: str, owner: str, ttl: timedelta) -> bool
     return session.execute(prolonged.execution_options(synchronize_session=False)).first() is not None
 
 
-def idle(session: Session, name: str, pause: timedelta) -> bool:
-    """Whether nobody has done the job `name` for a `pause`."""
-    query = select(NamedLease.name).where(NamedLease.name == name, NamedLease.until >= now(session) - pause)
+def idle(session: Session, name: str) -> bool:
+    """Whether nobody does the job `name` now."""
+    query = select(NamedLease.name).where(NamedLease.name == name, NamedLease.until >= now(session))
     return session.execute(query).first() is None
 
 

@@ -9,6 +9,8 @@ from app.domain.policy import Policy
 ASK_TAG = "headgate.to"
 NO_STAGE = "None"
 MAX_NAME = 255
+# How a change was seen.
+WEBHOOK, POLL, OWN = "webhook", "poll", "headgate"
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,15 @@ class ModelView:
     """One registered model as Headgate watches it: what could ask for a promotion and nothing else.
 
     `aliases` maps an alias to its version, `stages` a version to its stage, `asks` a version to the value of its
-    `headgate.to` tag. Versions are MLflow's decimal strings.
+    `headgate.to` tag. Versions are MLflow's decimal strings. `versions` are those that there are, as far as the reading
+    that made this view has told them: they ask for nothing, and no two views differ by them.
     """
 
     name: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, str] = field(default_factory=dict)
     asks: Mapping[str, str] = field(default_factory=dict)
+    versions: frozenset[str] = field(default=frozenset(), compare=False)
 
     def as_json(self) -> dict[str, Any]:
         return {"aliases": dict(self.aliases), "stages": dict(self.stages), "asks": dict(self.asks)}
@@ -49,6 +53,36 @@ class Change:
     version: str | None
     before: str | None
     after: str | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a webhook of MLflow says of one watched field: `version` is the one that a tag belongs to (None for an
+    alias), `value` what the field holds since then, None where it was removed."""
+
+    field: str
+    version: str | None
+    value: str | None
+
+
+def event_of(change: Change) -> Event | None:
+    """The event that MLflow sends for such a change; None where it has none, as for stages."""
+    if change.field == "stage":
+        return None
+    return Event(change.field, None if change.field.startswith("alias:") else change.version, change.after)
+
+
+def announced(change: Change, before: ModelView | None, after: ModelView | None) -> bool:
+    """Whether MLflow sends a webhook when it makes this change.
+
+    It sends none for what goes with a version, a model or a model's former name: a model that was not there before may
+    have been renamed.
+    """
+    if event_of(change) is None or before is None or after is None:
+        return False
+    if change.after is not None:
+        return True
+    return (change.before if change.field.startswith("alias:") else change.version) in after.versions
 
 
 @dataclass(frozen=True)

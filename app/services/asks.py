@@ -8,7 +8,7 @@ from app.db import promotions
 from app.domain.errors import Invalid
 from app.domain.policy import EnvironmentPolicy, Policy, Triggers, default_policy
 from app.domain.promotion import State
-from app.domain.registry import ASK_TAG, Ask, Change, Withdrawal, interpret
+from app.domain.registry import ASK_TAG, Ask, Change, ModelView, Withdrawal, interpret
 from app.parts import Core
 from app.services import writeback
 from app.services.promotions import open_promotion, stop
@@ -17,9 +17,10 @@ _ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 def answer(
-    session: Session, core: Core, change: Change, policy: Policy, trouble: str, known: bool
+    session: Session, core: Core, change: Change, policy: Policy, trouble: str, known: bool, after: ModelView | None
 ) -> tuple[int | None, str]:
-    """The promotion that a change opens, if it does, and a note where it asks for what cannot be."""
+    """The promotion that a change opens, if it does, and a note where it asks for what cannot be. `after` is the model
+    as it is now, None where it is gone; `known` False marks the first look at a registry."""
     _, ask = interpret(change, policy)
     if ask is not None and change.field == "stage" and not known:
         return None, "first look at this registry: a stage set before is history, not a request"
@@ -27,8 +28,10 @@ def answer(
         return open_ask(session, core, policy, ask, trouble), ""
     if change.field == f"tag:{ASK_TAG}" and change.after is not None:
         return None, writeback.refuse_environment(session, change, policy.environments)
-    name = change.field.removeprefix("alias:")
-    return None, writeback.put_back(session, change, name) if name in policy.environments else ""
+    kind, _, name = change.field.partition(":")
+    if kind == "alias" and name in policy.environments and after is not None:
+        return None, writeback.put_back(session, change, name, after.versions)
+    return None, ""
 
 
 def policy_for(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:

@@ -11,6 +11,7 @@ from app.db.session import Database
 from app.domain.audit import Verdict, verify_chain
 from app.domain.errors import NotFound
 from app.domain.promotion import State
+from app.services import deliveries
 
 PAGE = 50
 
@@ -65,11 +66,12 @@ def serving(db: Database, model: str | None, environment: str | None, at: dateti
 
 
 def changes(db: Database, model: str | None, before: int | None) -> dict[str, Any]:
-    """One page of the ledger of registry changes, newest first."""
+    """One page of the ledger of registry changes, newest first, and counts over all of it."""
     with db.read() as session:
         rows = registry.changes(session, model, before, PAGE + 1)
         items = [_change(row) for row in rows[:PAGE]]
-        return {"items": items, "cursor": str(rows[PAGE - 1].id) if len(rows) > PAGE else None}
+        cursor = str(rows[PAGE - 1].id) if len(rows) > PAGE else None
+        return {"items": items, "cursor": cursor, "counts": deliveries.counts(session, model)}
 
 
 def audit_page(db: Database, after: int, limit: int) -> list[dict[str, Any]]:
@@ -140,7 +142,7 @@ def _release(row: Release) -> dict[str, Any]:
 
 
 def _change(row: ChangeRow) -> dict[str, Any]:
-    keys = ("id", "model", "field", "version", "before", "after", "via", "promotion_id", "note")
+    keys = ("id", "model", "field", "version", "before", "after", "via", "promotion_id", "note", "webhook")
     return {key: getattr(row, key) for key in keys} | {"seen_at": _text(row.seen_at)}
 
 

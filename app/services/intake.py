@@ -10,31 +10,43 @@ from sqlalchemy.orm import Session
 from app.db import outbox, registry
 from app.db.session import now
 from app.domain.errors import Conflict, HeadgateError
-from app.domain.registry import MAX_NAME, Change, ModelView, can_be_watched, diff, interpret
+from app.domain.registry import MAX_NAME, Change, Event, ModelView, announced, can_be_watched, diff, interpret
+from app.domain.registry import OWN as OWN
+from app.domain.registry import POLL as POLL
+from app.domain.registry import WEBHOOK as WEBHOOK
 from app.parts import Core
-from app.services import asks
+from app.services import asks, deliveries
 from app.services.outbox import is_own
 
 log = logging.getLogger(__name__)
-WEBHOOK, POLL, OWN = "webhook", "poll", "headgate"
 MAX_ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Call:
-    """One verified webhook call: who sent it, its delivery id, what happened, and to which model."""
+    """One verified webhook call: who sent it, its delivery id, what happened, and to which model; and what it says of a
+    watched field, and when by the sender's clock, where it says so."""
 
     source: str
     delivery_id: str
     event: str
     model: str | None
+    said: Event | None = None
+    sent_at: datetime | None = None
+
+    @property
+    def concerns_us(self) -> bool:
+        """Whether a model has to be read anew: any tag but the asking one, such as our own status, changes nothing."""
+        return self.model is not None and (self.said is not None or not self.event.startswith("model_version_tag."))
 
 
 def receive(core: Core, call: Call) -> bool:
     """Remember a webhook call and wake whoever reads the model anew; False where this call came before."""
-    model = call.model if call.model is not None and can_be_watched(call.model) else None
+    model = call.model if call.concerns_us and call.model and can_be_watched(call.model) else None
+    said = vars(call.said) if call.said is not None else {}
+    row = {"source": call.source, "delivery_id": call.delivery_id, "event": call.event[:255], "sent_at": call.sent_at}
     with core.db.begin() as session:
-        fresh = registry.add_delivery(session, call.source, call.delivery_id, call.event, model)
+        fresh = registry.add_delivery(session, {**row, "model": model, **said})
     if fresh and model is not None:
         core.queue.observe(model)
     return fresh
@@ -71,19 +83,24 @@ def _record(
         before, stored = registry.observed(session, model)
         if stored != generation:
             return None
-        registry.mark_observed(session, model, moment)
-        found = diff(before, after)
-        if not found and before is not None:
-            return []
-        if (after is not None or before is not None) and not registry.store(session, model, after, generation):
-            return None
-        known = before is not None or registry.has_baseline(session)
-        return _act_on_all(session, core, model, found, via, known)
+        found, opened = diff(before, after), list[int]()
+        if found or (before is None and after is not None):
+            if not registry.store(session, model, after, generation):
+                return None
+            opened = _act_on_all(session, core, found, via, before, after)
+        deliveries.match(session, model, moment)
+    return opened
 
 
-def _act_on_all(session: Session, core: Core, model: str, found: list[Change], via: str, known: bool) -> list[int]:
+def _act_on_all(
+    session: Session, core: Core, found: list[Change], via: str, before: ModelView | None, after: ModelView | None
+) -> list[int]:
+    if not found:
+        return []
+    model = found[0].model
     pending = list(outbox.pending(session, model))
     policy, trouble = asks.policy_for(core, model, found)
+    known = before is not None or registry.has_baseline(session)
     theirs = [change for change in found if not is_own(pending, change)]
     # What is taken back goes first: somebody may ask anew for the very same thing by another mark.
     for change in theirs:
@@ -92,11 +109,12 @@ def _act_on_all(session: Session, core: Core, model: str, found: list[Change], v
             asks.withdraw(session, withdrawal)
     opened = []
     for change in found:
+        due = announced(change, before, after)
         if change not in theirs:
-            registry.add_change(session, change, OWN, "", None)
+            registry.add_change(session, change, OWN, due=due)
             continue
-        promotion_id, note = asks.answer(session, core, change, policy, trouble, known)
-        registry.add_change(session, change, via, note or trouble, promotion_id)
+        promotion_id, note = asks.answer(session, core, change, policy, trouble, known, after)
+        registry.add_change(session, change, via, note or trouble, promotion_id, due=due)
         if promotion_id is not None:
             opened.append(promotion_id)
     return opened
@@ -123,6 +141,7 @@ def poll(core: Core) -> int:
         # Only a model that was seen once can be told from one whose stages are older than Headgate.
         with core.db.begin() as session:
             registry.set_baseline(session)
+    deliveries.recover(core)
     return len(differing)
 
 

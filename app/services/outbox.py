@@ -11,9 +11,10 @@ from app.db import outbox, registry
 from app.db.models import OutboxRow
 from app.db.session import now
 from app.domain.errors import HeadgateError, LostLease, Transient
-from app.domain.registry import ASK_TAG, NO_STAGE, Change, ModelView
+from app.domain.registry import ASK_TAG, NO_STAGE, OWN, Change, ModelView, diff, event_of
 from app.domain.retry import backoff
 from app.parts import Core
+from app.ports import Written
 from app.services import singly, writeback
 from app.services.singly import holding
 
@@ -62,7 +63,7 @@ def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
 
 def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:
     try:
-        _send(core, row)
+        written = _send(core, row)
     except Transient as error:
         # That MLflow is away is no reason to ever leave it with an old truth: this is tried until it is told.
         _put_off(core, row, owner, error.reason, AWAY_PAUSE, refused=False)
@@ -74,7 +75,7 @@ def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:
         _put_off(core, row, owner, str(error) or type(error).__name__, pause, refused=True)
         return False
     with core.db.begin() as session:
-        _note_own_write(session, row)
+        _note_own_write(session, row, written)
         outbox.mark_done(session, row.id)
         held = outbox.renew_lease(session, LEASE, owner, singly.LEASE)
     _expect(held)
@@ -95,28 +96,30 @@ def _expect(held: bool) -> None:
         raise LostLease("another worker sends what MLflow is to be told")
 
 
-def _send(core: Core, row: OutboxRow) -> None:
+def _send(core: Core, row: OutboxRow) -> Written:
     model, arguments = row.model, row.arguments
     version = arguments["version"]
     match row.operation:
         case writeback.SET_TAG:
             core.registry.set_version_tag(model, version, arguments["key"], arguments["value"])
-        case writeback.DELETE_TAG:
-            core.registry.delete_version_tag(model, version, arguments["key"], arguments["value"])
+        case writeback.DELETE_TAG if _stands(core, row):
+            return core.registry.delete_version_tag(model, version, arguments["key"], arguments["value"])
         case writeback.SET_ALIAS:
-            core.registry.set_alias(model, arguments["alias"], version)
-        case writeback.DELETE_ALIAS:
-            core.registry.delete_alias(model, arguments["alias"], version)
+            return core.registry.set_alias(model, arguments["alias"], version)
+        case writeback.DELETE_ALIAS if _stands(core, row):
+            return core.registry.delete_alias(model, arguments["alias"], version)
         case writeback.SET_STAGE:
-            _set_stage(core, model, arguments)
+            only_from = arguments.get("only_from")
+            return core.registry.set_stage(model, version, arguments["stage"], archive=False, only_from=only_from)
+    return Written.ALREADY
 
 
-def _set_stage(core: Core, model: str, arguments: dict[str, Any]) -> None:
-    version, stage = arguments["version"], arguments["stage"]
-    view = core.registry.read_model(model)
-    present = view.stages.get(version, NO_STAGE) if view else None
-    if present is not None and present != stage and _may_leave(arguments, present):
-        core.registry.set_stage(model, version, stage, archive=False)
+def _stands(core: Core, row: OutboxRow) -> bool:
+    """Whether the mark that is to go stood when we last looked. If not, it is gone already, and whatever a person has
+    put in its place since then is a request that nobody has seen yet."""
+    with core.db.read() as session:
+        view = registry.seen(session, row.model)
+    return view is not None and _apply(view, row) != view
 
 
 def _may_leave(arguments: dict[str, Any], present: str) -> bool:
@@ -147,28 +150,33 @@ def _produces(row: OutboxRow, change: Change) -> bool:
     return False
 
 
-def _note_own_write(session: Session, row: OutboxRow) -> None:
+def _note_own_write(session: Session, row: OutboxRow, written: Written) -> None:
     # What we wrote is what we have seen: the next reading then finds no difference, and whatever a person does
     # afterwards, even back to the old value, is a difference again.
     view, generation = registry.observed(session, row.model)
-    if view is None:
+    if view is None or written is Written.NOT:
         return
-    after = _apply(view, row)
-    if after != view:
-        registry.store(session, row.model, after, generation)
+    # MLflow has deleted whatever stood there by then, also what a reading has seen since our look.
+    after = _apply(view, row, sure=written is Written.DONE)
+    if after == view:
+        return
+    registry.store(session, row.model, after, generation)
+    for change in diff(view, after):
+        due = written is Written.DONE and event_of(change) is not None
+        registry.add_change(session, change, OWN, due=due)
 
 
-def _apply(view: ModelView, row: OutboxRow) -> ModelView:
+def _apply(view: ModelView, row: OutboxRow, *, sure: bool = False) -> ModelView:
     aliases, stages, asks = dict(view.aliases), dict(view.stages), dict(view.asks)
     arguments = row.arguments
     version = arguments["version"]
     match row.operation:
         case writeback.SET_ALIAS:
             aliases[arguments["alias"]] = version
-        case writeback.DELETE_ALIAS if aliases.get(arguments["alias"]) == version:
-            del aliases[arguments["alias"]]
-        case writeback.DELETE_TAG if arguments["key"] == ASK_TAG and asks.get(version) == arguments["value"]:
-            del asks[version]
+        case writeback.DELETE_ALIAS if sure or aliases.get(arguments["alias"]) == version:
+            aliases.pop(arguments["alias"], None)
+        case writeback.DELETE_TAG if arguments["key"] == ASK_TAG and (sure or asks.get(version) == arguments["value"]):
+            asks.pop(version, None)
         case writeback.SET_STAGE if _may_leave(arguments, stages.get(version, NO_STAGE)):
             stages[version] = arguments["stage"]
             if arguments["stage"] == NO_STAGE:

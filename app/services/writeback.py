@@ -1,16 +1,20 @@
 """What Headgate tells MLflow: which writes a transition causes. They are queued here and sent by services.outbox."""
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, promotions, releases
+from app.db import outbox, promotions, registry, releases
 from app.db.models import OutboxRow, Promotion
+from app.db.session import now
 from app.domain.policy import EnvironmentPolicy, Triggers
 from app.domain.promotion import ENDED, State
 from app.domain.registry import ASK_TAG, NO_STAGE, Ask, Change
 
+log = logging.getLogger(__name__)
 SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
     "set_tag",
     "delete_tag",
@@ -21,6 +25,7 @@ SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
 MAX_TAG = 1000
 Write = tuple[str, Mapping[str, Any]]
 """The operation and its arguments, as the outbox keeps them."""
+PUT_BACK, MAX_PUT_BACK = "only Headgate moves this alias", 5
 
 
 def announce(session: Session, row: Promotion, url: str) -> None:
@@ -98,13 +103,21 @@ def refuse_environment(session: Session, change: Change, known: Collection[str])
     return reason
 
 
-def put_back(session: Session, change: Change, environment: str) -> str:
-    """Somebody moved the alias of an environment: if a release serves there, MLflow is told the truth again."""
+def put_back(session: Session, change: Change, environment: str, versions: Collection[str]) -> str:
+    """Somebody moved the alias of an environment: if a release serves there, MLflow is told the truth again; `versions`
+    are those that MLflow still has. Somebody who goes on moving it, such as a second Headgate, wins for the hour: two
+    programs that correct each other would never end."""
     serves = releases.in_role(session, change.model, environment, releases.STABLE)
     if serves is None or serves.version == change.after:
         return ""
+    if serves.version not in versions:
+        return f"version {serves.version} serves and is gone from MLflow: the alias cannot go back to it"
+    hour_ago = now(session) - timedelta(hours=1)
+    if registry.count_noted(session, change.model, change.field, PUT_BACK, hour_ago) >= MAX_PUT_BACK:
+        log.warning("writeback.contested", extra={"model": change.model, "alias": environment})
+        return f"left so: it was put back {MAX_PUT_BACK} times within the hour, and somebody goes on moving it"
     outbox.add(session, change.model, [(SET_ALIAS, {"alias": environment, "version": serves.version})])
-    return f"only Headgate moves this alias: it goes back to version {serves.version}, which serves"
+    return f"{PUT_BACK}: it goes back to version {serves.version}, which serves"
 
 
 def _mark_away(field: str, version: str, environment: str) -> Iterator[Write]:

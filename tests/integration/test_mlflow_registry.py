@@ -14,7 +14,8 @@ from mlflow.entities.webhook import WebhookEvent
 from app.adapters import mlflow_webhook
 from app.adapters.mlflow_registry import MlflowRegistry
 from app.domain.errors import Fault, Rejected, Transient, Unauthorized
-from app.domain.registry import ModelView
+from app.domain.registry import Event, ModelView
+from app.ports import Written
 from tests import services
 
 ODD_NAMES = [
@@ -115,9 +116,9 @@ def test_small_pages_show_the_same_as_large_ones(uri: str, registry: MlflowRegis
 def test_a_tag_is_deleted_only_while_it_holds_the_value(registry: MlflowRegistry, client: MlflowClient) -> None:
     register(client, "tags")
     registry.set_version_tag("tags", "1", "headgate.to", "production")
-    registry.delete_version_tag("tags", "1", "headgate.to", "staging")
+    assert registry.delete_version_tag("tags", "1", "headgate.to", "staging") is Written.NOT
     assert client.get_model_version("tags", "1").tags == {"headgate.to": "production"}
-    registry.delete_version_tag("tags", "1", "headgate.to", "production")
+    assert registry.delete_version_tag("tags", "1", "headgate.to", "production") is Written.DONE
     assert client.get_model_version("tags", "1").tags == {}
 
 
@@ -125,10 +126,18 @@ def test_an_alias_is_deleted_only_while_it_points_there(registry: MlflowRegistry
     register(client, "aliases", versions=2)
     registry.set_alias("aliases", "to-production", "1")
     registry.set_alias("aliases", "to-production", "2")
-    registry.delete_alias("aliases", "to-production", "1")
+    assert registry.delete_alias("aliases", "to-production", "1") is Written.NOT
     assert client.get_registered_model("aliases").aliases == {"to-production": "2"}
-    registry.delete_alias("aliases", "to-production", "2")
+    assert registry.delete_alias("aliases", "to-production", "2") is Written.DONE
     assert client.get_registered_model("aliases").aliases == {}
+
+
+def test_a_stage_is_left_only_if_it_is_the_one_expected(registry: MlflowRegistry, client: MlflowClient) -> None:
+    register(client, "expected")
+    assert registry.set_stage("expected", "1", "Archived", archive=False, only_from=["Staging"]) is Written.NOT
+    assert registry.set_stage("expected", "1", "Staging", archive=False, only_from=["None"]) is Written.DONE
+    assert registry.set_stage("expected", "1", "Staging", archive=False) is Written.ALREADY
+    assert seen(registry, "expected") == ModelView("expected", {}, {"1": "Staging"}, {})
 
 
 def test_archiving_moves_the_versions_that_were_there(registry: MlflowRegistry, client: MlflowClient) -> None:
@@ -143,11 +152,10 @@ def test_writing_to_a_version_that_is_gone(registry: MlflowRegistry, client: Mlf
     client.delete_model_version("gone", "1")
     for model in ("gone", "never there"):
         registry.set_version_tag(model, "1", "key", "value")
-        registry.delete_version_tag(model, "1", "key", "value")
-        registry.delete_alias(model, "alias", "1")
-        registry.set_stage(model, "1", "Staging", archive=True)
-        with pytest.raises(Fault, match="not found"):
-            registry.set_alias(model, "production", "1")
+        assert registry.delete_version_tag(model, "1", "key", "value") is Written.ALREADY
+        assert registry.delete_alias(model, "alias", "1") is Written.ALREADY
+        assert registry.set_stage(model, "1", "Staging", archive=True) is Written.NOT
+        assert registry.set_alias(model, "production", "1") is Written.NOT
 
 
 def test_a_version_tells_its_run_and_who_ran_it(registry: MlflowRegistry, client: MlflowClient) -> None:
@@ -299,11 +307,13 @@ def test_what_mlflow_sends_is_verified(registry: MlflowRegistry, client: MlflowC
         registry.delete_version_tag(name, "1", "headgate.to", "staging")
         registry.delete_alias(name, "to-production", "1")
         received = [deliveries.get(timeout=30) for _ in range(6)]
-    events = set()
+    events, said = set(), set()
     for headers, body in received:
         delivery = mlflow_webhook.verify(["the secret"], headers, body, time.time(), 60)
         assert delivery.model == name
         events.add(f"{delivery.entity}.{delivery.action}")
+        said.add(delivery.event)
+        assert abs(delivery.sent_at.timestamp() - delivery.timestamp) < 2
         with pytest.raises(Unauthorized):
             mlflow_webhook.verify(["another"], headers, body, time.time(), 60)
     assert events == {
@@ -313,6 +323,12 @@ def test_what_mlflow_sends_is_verified(registry: MlflowRegistry, client: MlflowC
         "model_version_tag.set",
         "model_version_tag.deleted",
         "model_version_alias.deleted",
+    }
+    alias, tag = "alias:to-production", "tag:headgate.to"
+    assert said == {
+        None,
+        *(Event(alias, None, version) for version in ("1", None)),
+        *(Event(tag, "1", value) for value in ("staging", None)),
     }
 
 

@@ -32,7 +32,8 @@ def database(url: str) -> Iterator[Database]:
 
 def add(database: Database, delivery: str) -> bool:
     with database.begin() as session:
-        return registry.add_delivery(session, "test", delivery, "model_version.created", None)
+        call = {"source": "test", "delivery_id": delivery, "event": "model_version.created", "model": None}
+        return registry.add_delivery(session, call)
 
 
 def end_connections(url: str, database: Database) -> None:

@@ -25,7 +25,7 @@ def world(database: Database, tmp_path: Path) -> World:
 
 
 def desk(world: World, name: str = "worker-1") -> Desk:
-    return Desk(world.core, world.plant, world.worker(name), name, ("http://headgate/webhooks/mlflow", "secret"))
+    return Desk(world.core, world.plant, world.worker(name), name, ("http://headgate/webhooks/mlflow", "secret"), 10)
 
 
 def test_an_mlflow_that_takes_no_webhook_is_polled_all_the_same(world: World) -> None:

@@ -11,7 +11,7 @@ from app.db.session import Database
 from app.domain.canary import Sample
 from app.domain.errors import Conflict, Fault, Forbidden, Invalid, Rejected, Transient
 from app.domain.policy import Approvals, MetricGate, Rollout, default_policy
-from app.ports import Route, SandboxJob
+from app.ports import Route, SandboxJob, Written
 from app.services import approvals, history, intake, outbox, promotions
 from app.services.approvals import Caller
 from tests.fakes import quick
@@ -151,9 +151,9 @@ def test_a_request_is_gone_before_mlflow_says_how_it_ended(world: World) -> None
     seen: list[dict[str, str]] = []
     set_alias = world.registry.set_alias
 
-    def look(model: str, alias: str, version: str) -> None:
+    def look(model: str, alias: str, version: str) -> Written:
         seen.append(dict(world.registry.models[model].aliases))
-        set_alias(model, alias, version)
+        return set_alias(model, alias, version)
 
     world.registry.set_alias = look  # type: ignore[method-assign]
     go_live(world, "1")

@@ -10,7 +10,7 @@ import pytest
 from app.db.models import Setting
 from app.db.session import Database
 from app.domain.errors import Invalid, Transient
-from app.domain.policy import Approvals, Policy, Rollout, default_policy
+from app.domain.policy import Approvals, Policy, Rollout, Triggers, default_policy
 from app.domain.registry import ModelView
 from app.services import history, intake, outbox, promotions
 from app.services.intake import Call
@@ -288,8 +288,57 @@ def test_an_environments_own_alias_is_put_back(world: World, meddled: dict[str, 
     assert observed(world) == []
     outbox.deliver(world.core, "worker-1")
     assert aliases(world) == {"staging": "1"}
-    assert "only Headgate moves" in history.changes(world.database, MODEL, None)["items"][0]["note"]
+    back, moved = history.changes(world.database, MODEL, None)["items"][:2]
+    assert (back["via"], back["after"], back["note"]) == ("headgate", "1", "")
+    assert (moved["via"], moved["after"]) == ("webhook", meddled.get("staging"))
+    assert moved["note"] == "only Headgate moves this alias: it goes back to version 1, which serves"
     assert observed(world) == []
+
+
+def test_somebody_who_insists_on_an_environments_alias_is_not_fought_forever(world: World) -> None:
+    go_live(world, "1")
+    for _ in range(20):  # a second Headgate, or a script in a loop
+        world.registry.change(MODEL, aliases={"staging": "2"})
+        observed(world)
+        outbox.deliver(world.core, "worker-1")
+        if aliases(world) == {"staging": "2"}:
+            break
+    assert aliases(world) == {"staging": "2"}
+    assert "somebody goes on moving it" in history.changes(world.database, MODEL, None)["items"][0]["note"]
+    go_live(world, "3")
+    assert aliases(world) == {"staging": "3"}
+
+
+def test_an_alias_does_not_go_back_to_a_version_that_is_gone(world: World) -> None:
+    go_live(world, "1")
+    del world.registry.versions[(MODEL, "1")]  # MLflow takes a version's aliases away with it
+    world.registry.change(MODEL, aliases={})
+    assert observed(world) == []
+    assert "gone from MLflow" in history.changes(world.database, MODEL, None)["items"][0]["note"]
+    world.registry.register(LAST, "2")
+    world.registry.models.pop(MODEL)
+    assert observed(world) == []
+    assert outbox.deliver(world.core, "worker-1") == 0
+
+
+def test_an_answer_for_a_version_that_went_meanwhile_holds_nothing_up(world: World) -> None:
+    row = promotions.request(world.core, MODEL, "1", "staging", "", "ada")
+    world.runner.advance(row.id)
+    del world.registry.versions[(MODEL, "1")]
+    outbox.deliver(world.core, "worker-1")
+    assert aliases(world) == {}
+    go_live(world, "2")
+    assert aliases(world) == {"staging": "2"}
+
+
+def test_a_stage_of_a_model_with_an_environment_of_that_name_moves_no_alias(world: World) -> None:
+    known = default_policy(MODEL).environments["staging"]
+    world.policies.known[MODEL] = Policy(MODEL, {"stage": replace(known, rollout=NO_SOAK, triggers=Triggers("to-it"))})
+    row = promotions.request(world.core, MODEL, "1", "stage", "", "ada")
+    assert world.run(row.id)["state"] == "LIVE"
+    world.registry.change(MODEL, stages={"2": "Archived"})
+    observed(world)
+    assert history.changes(world.database, MODEL, None)["items"][0]["note"] == ""
 
 
 def test_an_alias_of_an_environment_where_nothing_serves_is_nobodys_lie(world: World) -> None:

@@ -206,6 +206,7 @@ class IntakeMachine(RuleBasedStateMachine):
             if outbox.deliver(self.world.core, "worker-1") == 0 and self._seen() == self.view:
                 break
         self.observe(intake.POLL)  # what is left of all this are our own writes, and they ask for nothing
+        self._check_ledger()
         assert [row.state for row in self._promotions() if row.state not in ENDED or row.next_run_at] == []
         serving = self._serving()
         asked = {name: v for name, v in self.view.aliases.items() if name not in ("production", "staging")}
@@ -222,6 +223,20 @@ class IntakeMachine(RuleBasedStateMachine):
         assert all(route.canary is None for route in self.world.router.routes.values())
         assert history.audit_verify(self.database).verified
         assert self.world.sandbox.jobs.count("scan") <= len(self._promotions())
+
+    def _check_ledger(self) -> None:
+        """What was before a change is what the change before it left, and the last one leaves what MLflow says now."""
+        last: dict[tuple[str, str | None], str | None] = {}
+        with self.database.read() as session:
+            for row in reversed(registry.changes(session, MODEL, None, 100_000)):
+                key = self._key({"field": row.field, "version": row.version})
+                nothing = "None" if row.field == "stage" else None
+                assert row.before == last.get(key, nothing), (row.id, key)
+                last[key] = row.after
+        now: dict[tuple[str, str | None], str] = {(f"alias:{name}", None): v for name, v in self.view.aliases.items()}
+        now |= {("stage", version): stage for version, stage in self.view.stages.items()}
+        now |= {(f"tag:{ASK_TAG}", version): ask for version, ask in self.view.asks.items()}
+        assert {key: value for key, value in last.items() if value not in (None, "None")} == now
 
     # The oracle's own looks.
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.adapters.mlflow_webhook import MAX_BODY, Delivery, verify
 from app.domain.errors import Invalid, Unauthorized
+from app.domain.registry import ASK_TAG, Event
 
 NOW = 1_800_000_000.0
 SECRET = "a secret of the tests"
@@ -42,7 +44,35 @@ def check(body: bytes, headers: Mapping[str, str], secrets: tuple[str, ...] = (S
 
 def test_what_mlflow_signs_is_accepted() -> None:
     body = event()
-    assert check(body, signed(body)) == Delivery(DELIVERY, 1_800_000_000, "model_version_alias", "created", "price")
+    said, at = Event("alias:to-production", None, "3"), datetime(2027, 1, 15, 8, tzinfo=UTC)
+    expected = Delivery(DELIVERY, 1_800_000_000, "model_version_alias", "created", "price", said, at)
+    assert check(body, signed(body)) == expected
+
+
+@pytest.mark.parametrize(
+    ("entity", "action", "data", "said"),
+    [
+        ("model_version_alias", "deleted", {"alias": "a"}, Event("alias:a", None, None)),
+        ("model_version_alias", "created", {"alias": "a", "version": 3}, None),
+        ("model_version_alias", "moved", {"alias": "a", "version": "3"}, None),
+        ("model_version_tag", "set", {"version": "1", "key": ASK_TAG, "value": "x"}, Event(f"tag:{ASK_TAG}", "1", "x")),
+        ("model_version_tag", "deleted", {"version": "1", "key": ASK_TAG}, Event(f"tag:{ASK_TAG}", "1", None)),
+        ("model_version_tag", "set", {"version": "1", "key": "headgate.status", "value": "live"}, None),
+        ("model_version", "created", {"version": "1", "tags": {ASK_TAG: "x"}}, Event(f"tag:{ASK_TAG}", "1", "x")),
+        ("model_version", "created", {"version": "1", "tags": {}}, None),
+        ("model_version", "created", {"version": "1", "tags": ["odd"]}, None),
+        ("registered_model", "created", {"tags": {ASK_TAG: "x"}}, None),
+    ],
+)
+def test_what_a_delivery_says_of_a_watched_field(entity: str, action: str, data: Any, said: Event | None) -> None:
+    body = event(entity, action, {"name": "price", **data})
+    assert check(body, signed(body)).event == said
+
+
+@pytest.mark.parametrize("stamp", [None, 5, "yesterday", "0001-01-01T00:00:00+23:59"])
+def test_without_a_time_in_the_body_the_headers_counts(stamp: Any) -> None:
+    body = event().replace(b'"2027-01-15T08:00:00"', json.dumps(stamp).encode())
+    assert check(body, signed(body)).sent_at == datetime(2027, 1, 15, 8, tzinfo=UTC)
 
 
 def test_header_names_are_compared_without_case() -> None:

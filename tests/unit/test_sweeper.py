@@ -50,7 +50,7 @@ def world(database: Database, tmp_path: Path) -> World:
 
 def desk(world: World, stopping: Callable[[], bool] = lambda: False, name: str = "worker-1") -> Desk:
     runner = Runner(world.core, world.plant, FAST, name, stopping)
-    return Desk(world.core, world.plant, runner, name, ("http://headgate/webhooks/mlflow", "secret"), stopping)
+    return Desk(world.core, world.plant, runner, name, ("http://headgate/webhooks/mlflow", "secret"), 1, stopping)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def sweeper(world: World, stop: threading.Event, busy: int = 0, away: int = 0) -
             raise Transient("The database did not answer.")
         return at_work
 
-    return Sweeper(found, timedelta(seconds=1), 2, lambda: busy, stop)
+    return Sweeper(found, 2, lambda: busy, stop)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -1,15 +1,15 @@
 """The port Registry (app/ports.py) on an MLflow server."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from app.adapters.mlflow_registry import webhooks
 from app.adapters.mlflow_registry.artifacts import Artifacts, Limits
 from app.adapters.mlflow_registry.rest import DOES_NOT_EXIST, INVALID, ApiError, Rest, Row
-from app.adapters.mlflow_registry.views import Views, rows, tags, text
-from app.domain.registry import ModelView
-from app.ports import VersionInfo
+from app.adapters.mlflow_registry.views import Views, tags, text
+from app.domain.registry import NO_STAGE, ModelView
+from app.ports import VersionInfo, Written
 
 _STAGES_WITH_ARCHIVE = frozenset({"Staging", "Production"})
 
@@ -74,32 +74,42 @@ class MlflowRegistry:
         """Set a tag; a version that is gone is ignored."""
         self._send_if_there("POST", "model-versions/set-tag", name=model, version=version, key=key, value=value)
 
-    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> None:
+    def delete_version_tag(self, model: str, version: str, key: str, value: str) -> Written:
         """Delete a tag if it still holds `value`; MLflow offers no way to do both at once."""
         row = self._version_row(model, version)
-        if row is not None and tags(row).get(key) == value:
-            self._send_if_there("DELETE", "model-versions/delete-tag", name=model, version=version, key=key)
+        found = tags(row).get(key) if row is not None else None
+        if found != value:
+            return Written.ALREADY if found is None else Written.NOT
+        return self._send_if_there("DELETE", "model-versions/delete-tag", name=model, version=version, key=key)
 
-    def set_alias(self, model: str, alias: str, version: str) -> None:
-        """Point the alias to the version. Raises Fault where the version is gone."""
-        self._rest.send("POST", "registered-models/alias", {"name": model, "alias": alias, "version": version})
+    def set_alias(self, model: str, alias: str, version: str) -> Written:
+        """Point the alias to the version; NOT where that is gone."""
+        return self._send_if_there("POST", "registered-models/alias", name=model, alias=alias, version=version)
 
-    def delete_alias(self, model: str, alias: str, version: str) -> None:
-        """Delete the alias if it still points to `version`; MLflow offers no way to do both at once."""
-        row = self._read("registered-models/get", "registered_model", name=model)
-        if row is not None and any(
-            (a.get("alias"), a.get("version")) == (alias, version) for a in rows(row, "aliases")
-        ):
-            self._send_if_there("DELETE", "registered-models/alias", name=model, alias=alias)
+    def delete_alias(self, model: str, alias: str, version: str) -> Written:
+        """Delete the alias if it still points to `version`; MLflow offers no way to do both at once.
 
-    def set_stage(self, model: str, version: str, stage: str, archive: bool) -> None:
-        """Move the version to a legacy stage; a version that is gone is ignored.
+        Whoever moves the alias between the two calls loses it: so the look is the quickest that MLflow has.
+        """
+        row = self._read("registered-models/alias", "model_version", name=model, alias=alias)
+        if row is None or row.get("version") != version:
+            return Written.ALREADY if row is None else Written.NOT
+        return self._send_if_there("DELETE", "registered-models/alias", name=model, alias=alias)
+
+    def set_stage(
+        self, model: str, version: str, stage: str, archive: bool, only_from: Collection[str] | None = None
+    ) -> Written:
+        """Move the version to a legacy stage, from `only_from` alone where that is given.
 
         `archive` moves the versions that were in Staging or Production to Archived; other stages have no such rule.
         """
+        row = self._version_row(model, version)
+        stands = (row.get("current_stage") or NO_STAGE) if row is not None else None
+        if stands is None or stands == stage or (only_from is not None and stands not in only_from):
+            return Written.ALREADY if stands == stage else Written.NOT
         archive = archive and stage in _STAGES_WITH_ARCHIVE
         fields = {"name": model, "version": version, "stage": stage, "archive_existing_versions": archive}
-        self._send_if_there("POST", "model-versions/transition-stage", **fields)
+        return self._send_if_there("POST", "model-versions/transition-stage", **fields)
 
     def ensure_webhook(self, url: str, secret: str) -> bool:
         """See that exactly one active webhook of ours points to `url` with this secret; True if one was made."""
@@ -119,12 +129,14 @@ class MlflowRegistry:
         text(row, "name")
         return row
 
-    def _send_if_there(self, method: str, path: str, **body: Any) -> None:
+    def _send_if_there(self, method: str, path: str, **body: Any) -> Written:
         try:
             self._rest.send(method, path, body)
         except ApiError as error:
             if error.code != DOES_NOT_EXIST:
                 raise
+            return Written.NOT
+        return Written.DONE
 
     def _user_of_run(self, run_id: str) -> str | None:
         try:

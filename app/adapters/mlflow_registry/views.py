@@ -107,7 +107,7 @@ class Views:
 
 def _view(row: Row, versions: _Versions) -> ModelView:
     aliases = {text(alias, "alias"): text(alias, "version") for alias in rows(row, "aliases")}
-    return ModelView(text(row, "name"), aliases, versions.stages, versions.asks)
+    return ModelView(text(row, "name"), aliases, versions.stages, versions.asks, frozenset(versions.numbers))
 
 
 def name_filter(name: str) -> str:
