@@ -15,7 +15,7 @@ from app.domain.registry import OWN as OWN
 from app.domain.registry import POLL as POLL
 from app.domain.registry import WEBHOOK as WEBHOOK
 from app.parts import Core
-from app.services import asks, deliveries
+from app.services import asks, deliveries, swallowed
 from app.services.outbox import is_own
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def poll(core: Core) -> int:
         # Only a model that was seen once can be told from one whose stages are older than Headgate.
         with core.db.begin() as session:
             registry.set_baseline(session)
-    deliveries.recover(core)
+    swallowed.recover(core)
     return len(differing)
 
 
