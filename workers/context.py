@@ -149,7 +149,7 @@ def _leftovers(session: Session, row: Promotion, evidence: Mapping[str, Evidence
     """What may still run for this promotion, or for those that it replaced, and serves no more."""
     found = [(spec["target"], spec["name"]) for spec in releases.retired_specs(session, row.model, row.environment)]
     build = evidence.get(State.BUILD.value)
-    if build is not None and row.state != State.LIVE.value:
+    if build is not None and "name" in build and row.state != State.LIVE.value:  # a BUILD that failed has none
         found.append((build["target"], build["name"]))
     serving = {release.name for release in releases.serving(session)}
     return [(target, name) for target, name in dict.fromkeys(found) if name not in serving]

@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 from sqlalchemy.orm import Session
 
@@ -16,7 +17,7 @@ from app.db.session import now
 from app.domain.digests import canonical
 from app.domain.errors import Conflict, Fault, HeadgateError, LostLease, Rejected, Transient
 from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, may_follow, next_state
-from app.domain.retry import MAX_CRASHES, backoff, gives_up
+from app.domain.retry import LIMITS, SUSPECT, Again, GiveUp, Kind, backoff, counts, decide, note
 from app.parts import Core, Plant, Timing
 from app.services import releases_follow
 from app.services.promotions import transition
@@ -24,6 +25,15 @@ from workers.context import Context, load
 from workers.steps import STEPS, undo
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The step failed and runs again after `pause`; `failures` is the record of the step's failures with this one."""
+
+    pause: timedelta
+    error: str
+    failures: Mapping[str, Any] | None
 
 
 class Runner:
@@ -44,7 +54,7 @@ class Runner:
     def _advance_once(self, promotion_id: int) -> bool:
         """One step; True where the promotion is due again at once."""
         with self._core.db.begin() as session:
-            claimed = promotions.claim(session, promotion_id, self._owner, self._timing.lease)
+            claimed = self._claim(session, promotion_id)
             if claimed is None:
                 return False
             row, held = claimed
@@ -61,8 +71,23 @@ class Runner:
                 fences.catch_up(session, row.model, row.environment, error.seen)
             return False
 
-    def _outcome(self, row: Promotion, context: Context) -> Outcome | Transient | Fault:
+    def _claim(self, session: Session, promotion_id: int) -> tuple[Promotion, Claim] | None:
+        """Take the promotion's lease, and write down who left it behind; None where there is nothing to do now."""
+        left = promotions.left_behind(session, promotion_id)
+        crashes = left.crashes if left is not None else 0
+        if crashes >= SUSPECT and promotions.suspect_is_held(session, SUSPECT, promotion_id):
+            return None
+        claimed = promotions.claim(session, promotion_id, self._owner, self._timing.lease)
+        if claimed is not None and left is not None and left.owner is not None and claimed[0].crashes == crashes:
+            row = claimed[0]
+            told = f"{row.state} ended its worker without a word"
+            row.failures = note(row.failures, Kind.CRASH, now(session).isoformat(), left.owner, told)
+            session.flush()
+        return claimed
+
+    def _outcome(self, row: Promotion, context: Context) -> Outcome | Retry:
         """Run the step, or what must happen instead of it, and turn errors into outcomes."""
+        outcome: Outcome | Retry
         try:
             outcome = self._instead(row, context) or STEPS[context.state](context)
             if not isinstance(outcome, Wait):
@@ -73,39 +98,54 @@ class Runner:
             rejects = may_follow(context.state, State.REJECTED)
             outcome = End(State.REJECTED if rejects else State.FAILED, str(error))
         except (Transient, Fault) as error:
-            if not gives_up(row.attempt + 1, isinstance(error, Transient)):
-                return error
-            outcome = End(State.FAILED, str(error))
+            kind = Kind.TRANSIENT if isinstance(error, Transient) else Kind.FAULT
+            outcome = self._failed(row, context, kind, str(error))
         except Exception as error:
             log.exception("step.defect", extra={"promotion": context.promotion_id})
-            if not gives_up(row.attempt + 1, transient=False):
-                return Fault(f"{context.state} broke: {type(error).__name__}: {error}", "Please report this defect.")
-            outcome = End(State.FAILED, f"{context.state} broke: {type(error).__name__}: {error}")
-        if isinstance(outcome, End) and context.state not in ENDED:
-            try:
-                undo(context)
-            except LostLease:
-                raise
-            except Exception as error:
-                if not isinstance(error, HeadgateError):
-                    log.exception("undo.defect", extra={"promotion": context.promotion_id})
-                # Ending without having undone would leave a lie behind, so the end waits for the undoing.
-                return Transient(f"cannot undo {context.state} yet: {error}")
+            told = f"{context.state} broke: {type(error).__name__}: {error} Please report this defect."
+            outcome = self._failed(row, context, Kind.FAULT, told)
+        # Where undoing itself ends the process, too, the promotion must end all the same: nobody renews the canary's
+        # lease, so that it gets no traffic, and whoever tends what serves sets the route right.
+        if isinstance(outcome, End) and context.state not in ENDED and row.crashes < 2 * LIMITS[Kind.CRASH]:
+            return self._undone(row, context, outcome)
         return outcome
 
     @staticmethod
+    def _undone(row: Promotion, context: Context, end: End) -> End | Retry:
+        """Take back what the step did outside: an end without that would be a lie, so it waits."""
+        try:
+            undo(context)
+        except LostLease:
+            raise
+        except Exception as error:
+            if not isinstance(error, HeadgateError):
+                log.exception("undo.defect", extra={"promotion": context.promotion_id})
+            return Retry(backoff(row.attempt + 1), f"cannot undo {context.state} yet: {error}", row.failures)
+        return end
+
+    def _failed(self, row: Promotion, context: Context, kind: Kind, told: str) -> End | Retry:
+        """Whether a step that failed runs again."""
+        if context.state in ENDED:
+            return Retry(
+                backoff(row.attempt + 1), f"cannot clean up yet: {told}", row.failures
+            )  # however long it takes
+        failures = note(row.failures, kind, context.now.isoformat(), self._owner, told)
+        match decide(kind, counts(failures)):
+            case Again(pause):
+                return Retry(pause, told, failures)
+            case GiveUp(reason):
+                return End(State.FAILED, f"{told} ({context.state} was {reason})", {"failures": failures})
+
+    @staticmethod
     def _instead(row: Promotion, context: Context) -> End | None:
-        if row.crashes > MAX_CRASHES and context.state not in ENDED:
-            return End(
-                State.FAILED,
-                f"{context.state} ended its worker {row.crashes} times without a word and was quarantined. "
-                "See the worker's log, then `headgate retry`.",
-            )
+        match decide(Kind.CRASH, {Kind.CRASH: row.crashes}):
+            case GiveUp(reason):
+                return End(State.FAILED, _quarantined(row, reason), {"failures": row.failures or {}})
         if row.stop and context.state not in ENDED:
             return End(State(row.stop["state"]), row.stop["reason"])
         return None
 
-    def _record(self, held: Claim, outcome: Outcome | Transient | Fault) -> bool:
+    def _record(self, held: Claim, outcome: Outcome | Retry) -> bool:
         """Write the outcome in one transaction; True where the promotion is due again at once."""
         try:
             with self._core.db.begin() as session:
@@ -118,14 +158,17 @@ class Runner:
         self._core.queue.deliver()
         return again
 
-    def _write(self, session: Session, held: Claim, outcome: Outcome | Transient | Fault) -> bool:
+    def _write(self, session: Session, held: Claim, outcome: Outcome | Retry) -> bool:
         row = promotions.get_locked(session, held.id)
         if row is None or row.lease_epoch != held.epoch:
             raise LostLease(f"promotion {held.id} went on without this worker")
         if held.state in ENDED:
             self._write_cleanup(session, row, held, outcome)
             return False
-        if row.stop and not held.stopping and not isinstance(outcome, End):
+        if row.stop and isinstance(outcome, End):
+            # Who asked to stop was told that it will: that the step came to another end meanwhile changes nothing.
+            outcome = End(State(row.stop["state"]), row.stop["reason"], outcome.evidence)
+        elif row.stop and not held.stopping:
             promotions.reschedule(session, held, now(session))
             return True
         match outcome:
@@ -141,27 +184,25 @@ class Runner:
                 releases_follow.follow_progress(session, held, progress)
                 if row.next_run_at != held.due:
                     delay = timedelta(0)  # woken while the step ran, perhaps by the very thing that it waits for
-                promotions.reschedule(
-                    session, held, now(session) + delay, progress=dict(progress), attempt=0, crashes=0, last_error=""
-                )
+                promotions.reschedule(session, held, now(session) + delay, progress=dict(progress), **promotions.CALM)
                 return delay <= timedelta(0)
-            case Transient() | Fault():
-                pause = backoff(row.attempt + 1)
-                log.warning("step.retry", extra={"promotion": held.id, "state": held.state, "reason": outcome.reason})
-                promotions.reschedule(
-                    session, held, now(session) + pause, attempt=row.attempt + 1, last_error=str(outcome)
-                )
+            case Retry(pause, error, failures):
+                log.warning("step.retry", extra={"promotion": held.id, "state": held.state, "reason": error})
+                values = {"attempt": row.attempt + 1, "last_error": error, "failures": failures}
+                promotions.reschedule(session, held, now(session) + pause, **values)
                 return False
         assert_never(outcome)
 
     @staticmethod
-    def _write_cleanup(session: Session, row: Promotion, held: Claim, outcome: Outcome | HeadgateError) -> None:
-        if isinstance(outcome, Done):
-            promotions.reschedule(session, held, None, attempt=0, crashes=0, last_error="")
-        else:
-            attempt, told = row.attempt + 1, outcome.reason if isinstance(outcome, End) else str(outcome)
-            again = now(session) + backoff(attempt)
-            promotions.reschedule(session, held, again, attempt=attempt, last_error=f"cannot clean up yet: {told}")
+    def _write_cleanup(session: Session, row: Promotion, held: Claim, outcome: Outcome | Retry) -> None:
+        match outcome:
+            case Retry(pause, error):
+                values = {"attempt": row.attempt + 1, "last_error": error}
+                promotions.reschedule(session, held, now(session) + pause, **values)
+            case End(_, reason):  # what it left is cleaned up with the next promotion of this model
+                promotions.reschedule(session, held, None, last_error=f"cannot clean up: {reason}")
+            case _:
+                promotions.reschedule(session, held, None, **promotions.CALM)
 
     @contextmanager
     def _heartbeat(self, held: Claim) -> Iterator[None]:
@@ -184,3 +225,10 @@ class Runner:
         finally:
             done.set()
             thread.join()
+
+
+def _quarantined(row: Promotion, reason: str) -> str:
+    """Which step, how often, where and when, for people; the record of its failures says it to programs."""
+    seen = (row.failures or {}).get(Kind.CRASH.value)
+    last = f" (the last time {seen['workers'][-1]}, found at {seen['last_at']})" if seen else ""
+    return f"{row.state} {reason}{last}. See the worker's log, then `headgate retry`."

@@ -93,6 +93,7 @@ class Promotion(PromotionSummary):
     requested_by: str | None
     request_reason: str
     attempt: Annotated[int, Field(description="failed tries of the present step")]
+    failures: Annotated[dict[str, Any], Field(description="those tries by kind: how often, when, in which workers")]
     last_error: Annotated[str, Field(description="the present step's last error, while it is tried again")]
     progress: Annotated[dict[str, Any], Field(description="where the present step stands")]
     stopping: Annotated[dict[str, Any] | None, Field(description="a request to end it that is being carried out")]

@@ -150,6 +150,7 @@ class Promotion(Base):
     next_run_at: Mapped[datetime | None] = mapped_column(index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     last_error: Mapped[str] = mapped_column(Prose, default="")
     stop: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     lease_owner: Mapped[str | None]

@@ -34,6 +34,17 @@ _FINISH = update(_STEPS).where(
     _STEPS.c.finished_at.is_(None),
 )
 
+CALM: Mapping[str, Any] = {"attempt": 0, "crashes": 0, "failures": None, "last_error": ""}
+"""What a row says whose step got on: all failures are forgotten."""
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """What stands in the row of a promotion: `crashes` with the one that its `owner`, who never gave it back, adds."""
+
+    owner: str | None
+    crashes: int
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -91,6 +102,21 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
     return row, Claim(row.id, State(row.state), row.lease_epoch, owner, row.next_run_at, bool(row.stop))
 
 
+def left_behind(session: Session, promotion_id: int) -> LeftBehind | None:
+    """Who, if anybody, let the lease of this promotion run out, and how often its step has crashed by now."""
+    query = select(Promotion.lease_owner, Promotion.crashes).where(Promotion.id == promotion_id)
+    free = or_(Promotion.lease_until.is_(None), Promotion.lease_until < now(session))
+    found = session.execute(query.where(free)).one_or_none()
+    return LeftBehind(found[0], found[1] + (found[0] is not None)) if found is not None else None
+
+
+def suspect_is_held(session: Session, crashes: int, but: int) -> bool:
+    """Whether another promotion whose step has crashed so often is being run at this moment."""
+    query = select(Promotion.id).where(Promotion.crashes >= crashes, Promotion.id != but)
+    query = query.where(Promotion.lease_owner.is_not(None), Promotion.lease_until >= now(session))
+    return session.execute(query.limit(1)).first() is not None
+
+
 def renew(session: Session, held: Claim, ttl: timedelta) -> bool:
     """Prolong the lease; False where it was given back or has passed to somebody else."""
     query = update(Promotion).where(Promotion.id == held.id, Promotion.lease_epoch == held.epoch)
@@ -121,14 +147,7 @@ def move(session: Session, held: Claim, after: State, reason: str, next_run_at: 
         LostLease: the row no longer stands where the claim says.
         Conflict: another promotion is active for this model and environment; the transaction can only be given up.
     """
-    values: dict[str, Any] = {
-        "state": after.value,
-        "reason": reason,
-        "attempt": 0,
-        "crashes": 0,
-        "last_error": "",
-        "progress": {},
-    }
+    values: dict[str, Any] = {"state": after.value, "reason": reason, "progress": {}, **CALM}
     try:
         _write_or_raise(session, held, {**values, **_given_back(session, next_run_at)})
     except IntegrityError as error:

@@ -40,6 +40,7 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
         "requested_by": row.requested_by,
         "request_reason": row.request_reason,
         "attempt": row.attempt,
+        "failures": row.failures or {},
         "last_error": row.last_error,
         "progress": row.progress,
         "stopping": row.stop,

@@ -24,7 +24,6 @@ from app.domain.policy import (
 )
 from app.domain.promotion import ACTIVE, ENDED, FLOW, TRANSITIONS, State, may_follow, next_state
 from app.domain.registry import Ask, ModelView, Withdrawal, diff, interpret
-from app.domain.retry import MAX_FAULT, MAX_TRANSIENT, backoff, gives_up
 from app.domain.v2 import wrong_rows
 
 NAMES = st.sampled_from(["1", "2", "3", "10"])
@@ -254,12 +253,6 @@ def test_what_asks_for_a_promotion_and_what_takes_it_back() -> None:
     assert staged[0] is not None and staged[0].environment == "staging"
     assert staged[1] is not None and staged[1].environment == "production"
     assert meaning(nothing, ModelView("m", {}, {}, {"1": "moon"})) == (None, None)
-
-
-def test_retries_end() -> None:
-    assert [gives_up(n, transient=False) for n in range(1, MAX_FAULT + 1)] == [False] * (MAX_FAULT - 1) + [True]
-    assert not gives_up(MAX_TRANSIENT - 1, transient=True)
-    assert [backoff(n).total_seconds() for n in (1, 2, 3, 50)] == [1, 2, 4, 60]
 
 
 def tensor(*data: object, width: int = 1, name: str = "y") -> dict[str, object]:

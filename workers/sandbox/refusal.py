@@ -1,8 +1,9 @@
-"""How a program says that the model is at fault."""
+"""How a program says that the model is at fault, or the rows that the policy judges it on."""
 
 
 class Refused(Exception):
-    """The model cannot go on: `code` for programs, `reason` and `remedy` for people."""
+    """The model cannot go on: `code` for programs, `reason` and `remedy` for people. The codes missing-columns,
+    bad-rows and no-judging-rows speak of the policy's data; every other one of the model."""
 
     def __init__(self, code: str, reason: str, remedy: str) -> None:
         super().__init__(reason)

@@ -150,7 +150,7 @@ def _typed(
     needed = [at[c.name] for c in columns if c.required and c.type != "string"] + ([at[label]] if label else [])
     kept = [line for line in picked if len(line) == len(header) and not any(_is_missing(line[n]) for n in needed)]
     if not kept:
-        raise Refused("no-rows", "No judging row has all values that the model needs.", _DATA_REMEDY)
+        raise Refused("no-judging-rows", "No judging row has all values that the model needs.", _DATA_REMEDY)
     try:
         arrays = {c.name: _array([line[at[c.name]] for line in kept], c) for c in columns}
     except ValueError as error:

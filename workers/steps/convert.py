@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.promotion import Done, End, Outcome, State
-from app.ports import ArtifactStore, SandboxJob
+from app.ports import SandboxJob
 from workers.context import Context
 
 TIMEOUT = timedelta(minutes=10)
@@ -15,7 +15,8 @@ INPUT_EXAMPLE_ROWS = 5000
 
 
 def run(context: Context) -> Outcome:
-    """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers."""
+    """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers. Judging rows that
+    it cannot be judged on are not its fault: then the promotion fails, at once, for a later try finds the same rows."""
     parity = context.policy.parity
     inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"]), **rows_input(context)}
     request = {
@@ -27,19 +28,24 @@ def run(context: Context) -> Outcome:
     }
     with context.scratch("convert") as output:
         result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
-        return _judged(result, context.plant.store, output)
+        return _judged(result, context, output)
 
 
-def _judged(result: Mapping[str, Any], store: ArtifactStore, output: Path) -> Outcome:
+def _judged(result: Mapping[str, Any], context: Context, output: Path) -> Outcome:
     refused = result.get("refused")
+    if refused and refused.get("code") in _POLICYS_FAULT:
+        field = f"environments.{context.environment}.data"
+        remedy = f"Mend {field} in the policy of {context.model}, then `headgate retry`."
+        return End(State.FAILED, f"{field}: {refused['reason']} {remedy}", {"refused": refused, "field": field})
     if refused:
         return End(State.REJECTED, f"{refused['reason']} {refused.get('remedy', '')}".strip(), {"refused": refused})
     if result.get("chosen") is None:
         return End(State.REJECTED, _no_rung(result), result)
-    files = {name: store.put_file(output / file) for name, file in _FILES.items()}
+    files = {name: context.plant.store.put_file(output / file) for name, file in _FILES.items()}
     return Done({**result, **files})
 
 
+_POLICYS_FAULT = frozenset({"missing-columns", "bad-rows", "no-judging-rows"})
 _FILES = {"onnx": "model.onnx", "served_rows": "rows.json", "parity_pairs": "parity.json"}
 
 
