@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from workers.context import Context, load
 from workers.steps import STEPS, undo
 
 log = logging.getLogger(__name__)
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -146,21 +148,43 @@ class Runner:
         return None
 
     def _record(self, held: Claim, outcome: Outcome | Retry) -> bool:
-        """Write the outcome in one transaction; True where the promotion is due again at once."""
+        """Write the outcome; True where the promotion is due again at once.
+
+        A database that goes away at this moment is waited for, so that what the step did need not be done again. Its
+        COMMIT may have been carried out all the same: then the lease was given back, and nothing is written twice.
+        """
+        end, pause, tried = time.monotonic() + PATIENCE_S, 0.1, False
+        while True:
+            try:
+                again = self._record_once(held, outcome)
+                break
+            except LostLease:
+                if not tried:
+                    raise
+                again = True  # recorded at the first try, or overtaken: whichever it was, the next claim finds out
+                break
+            except Transient as error:
+                if self._stopping() or time.monotonic() > end:
+                    raise
+                log.warning("step.unrecorded", extra={"promotion": held.id, "reason": error.reason})
+            time.sleep(pause)
+            tried, pause = True, min(2.0, pause * 2)
+        self._core.queue.deliver()
+        return again
+
+    def _record_once(self, held: Claim, outcome: Outcome | Retry) -> bool:
         try:
             with self._core.db.begin() as session:
-                again = self._write(session, held, outcome)
+                return self._write(session, held, outcome)
         except Conflict:
             # Another promotion became active between our look and our write: wait for its end.
             with self._core.db.begin() as session:
                 promotions.reschedule(session, held, now(session) + self._timing.tick)
             return False
-        self._core.queue.deliver()
-        return again
 
     def _write(self, session: Session, held: Claim, outcome: Outcome | Retry) -> bool:
         row = promotions.get_locked(session, held.id)
-        if row is None or row.lease_epoch != held.epoch:
+        if row is None or (row.lease_epoch, row.lease_owner) != (held.epoch, held.owner):
             raise LostLease(f"promotion {held.id} went on without this worker")
         if held.state in ENDED:
             self._write_cleanup(session, row, held, outcome)

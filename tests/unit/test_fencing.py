@@ -17,7 +17,7 @@ from app.db.models import Fence, Promotion
 from app.db.session import Database, now
 from app.domain.errors import LostLease, Transient
 from app.domain.policy import Rollout, default_policy
-from app.domain.retry import MAX_CRASHES
+from app.domain.retry import LIMITS, Kind
 from app.ports import Endpoint, ReleaseSpec, Route, SandboxJob
 from app.services import approvals, promotions
 from app.services import releases as release_service
@@ -254,12 +254,12 @@ def test_a_late_worker_that_lives_takes_its_crash_back(world: World) -> None:
     # Given a worker that is late again and again, because the database is slow and not because the step kills it,
     promotion_id = world.ask("1")
     counted: list[int] = []
-    for turn in range(MAX_CRASHES + 2):
+    for turn in range(LIMITS[Kind.CRASH] + 2):
         once(world.server, "start", lambda: late(world, promotion_id, counted))
         lapse(world, promotion_id)
         world.worker(f"worker-{turn}").advance(promotion_id)
     # then each claim has counted a crash, none is left, and the promotion goes on.
-    assert counted == [1] * len(counted) and len(counted) == MAX_CRASHES + 2
+    assert counted == [1] * len(counted) and len(counted) == LIMITS[Kind.CRASH] + 2
     assert crashes(world, promotion_id) == 0
     lapse(world, promotion_id)
     assert world.run(promotion_id)["state"] == "APPROVAL"

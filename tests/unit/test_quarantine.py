@@ -171,7 +171,7 @@ def test_an_undoing_that_ends_its_worker_does_not_go_on_for_ever(world: World) -
 
     promotion_id = ask(world, MODEL)
     apply = world.router.apply
-    world.router.apply = die  # type: ignore[method-assign]
+    world.router.apply = die  # type: ignore[method-assign,assignment]
     for _ in range(2 * LIMITS[Kind.CRASH] + 1):
         try_again(world, promotion_id)
     shown = world.show(promotion_id)
@@ -191,7 +191,7 @@ def test_a_clean_up_that_ends_its_worker_does_not_go_on_for_ever(world: World) -
     second = promotions.request(world.core, MODEL, "2", "production", "", "somebody").id
     world.runner.advance(second)
     stop = world.server.stop
-    world.server.stop = die  # type: ignore[method-assign]
+    world.server.stop = die  # type: ignore[method-assign,assignment]
     for _ in range(LIMITS[Kind.CRASH] + 1):
         try_again(world, second)
     shown = world.show(second)
