@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
+from app import failpoints
 from app.domain.errors import Fault, Transient
 from app.ports import Endpoint
 
@@ -31,11 +32,13 @@ class V2Client:
             Fault: the server refuses, with its words; or it answers no JSON object, or too much.
             Transient: the server cannot be reached, is too slow or asks to come again.
         """
-        return self._call(endpoint, "POST", f"/v2/models/{quote(model, safe='')}/infer", body)
+        with failpoints.around("servingclient.infer"):
+            return self._call(endpoint, "POST", f"/v2/models/{quote(model, safe='')}/infer", body)
 
     def config(self, endpoint: Endpoint, model: str) -> Mapping[str, Any]:
         """GET /v2/models/<model>/config: what really runs. Raises as `infer` does."""
-        return self._call(endpoint, "GET", f"/v2/models/{quote(model, safe='')}/config", None)
+        with failpoints.around("servingclient.config"):
+            return self._call(endpoint, "GET", f"/v2/models/{quote(model, safe='')}/config", None)
 
     def close(self) -> None:
         """Close the connections."""

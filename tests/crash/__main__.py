@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from random import Random
 
 import httpx
 from rich.console import Console
@@ -40,7 +41,7 @@ def campaign(database: str, kills: int, seed: int, lanes: int = LANES) -> Tally:
         policies = {model: POLICY.format(model=model) for model in models}
         with installation(folder / "i", url, broker, policies) as found, _people(found) as people:
             register(people.registry, folder / "artifacts", models)
-            rows = [Lane(model, people, tally) for model in models]
+            rows = [Lane(model, people, tally, Random(f"{seed} {model}")) for model in models]
             with Traffic(found.router.address(ENVIRONMENT), lambda: [row.model for row in rows if row.served], tally):
                 Campaign(found, rows, tally, kills).run()
             if tally.broken:

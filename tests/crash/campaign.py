@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from app.db.models import Promotion
+from app.db.models import OutboxRow, Promotion
 from app.domain.promotion import State
 from tests.crash import invariants
 from tests.crash.installation import Installation
@@ -68,11 +68,17 @@ class Campaign:
         for point in list(self.armed):
             self._disarm(point)
         end = time.monotonic() + STUCK_SECONDS
-        while any(lane.phase != REST for lane in self.lanes) or self.interrupted:
+        while any(lane.phase != REST for lane in self.lanes) or self._under_way():
             if time.monotonic() > end:
                 self._report_stuck()
                 return
             self._tick()
+
+    def _under_way(self) -> Sequence[Any]:
+        """Promotions that still clean up, and words for MLflow that are still unsent."""
+        with self.installation.database.read() as session:
+            due = session.scalars(select(Promotion.id).where(Promotion.next_run_at.is_not(None))).all()
+            return due or session.scalars(select(OutboxRow.id).where(OutboxRow.next_try_at.is_not(None))).all()
 
     def _report_stuck(self) -> None:
         rows = self._newest()
@@ -80,6 +86,8 @@ class Campaign:
             if lane.phase != REST:
                 row = rows.get(lane.model)
                 self.tally.stuck.append(f"{lane.model} is in {lane.phase} for version {lane.wanted}: {row}")
+        if not self.tally.stuck:
+            self.tally.stuck.append(f"clean-up or delivery is not done: {self._under_way()}")
 
     def _arm(self) -> None:
         moment = time.monotonic()

@@ -1,19 +1,21 @@
 """One lane: a model whose versions are asked for in turn, by a data scientist in MLflow and a reviewer over REST."""
 
-import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import httpx
 
-from app.domain.promotion import State
+from app.domain.promotion import FLOW, State
 from tests.crash.installation import ENVIRONMENT, answer
 from tests.crash.tally import Tally
 
 ASK, WATCH, SETTLE, REST = "ask", "watch", "settle", "rest"
 _LOOK_SECONDS = 0.3
+CANCELLED = 0.15
+"""The share of promotions that somebody cancels on their way."""
 
 
 @dataclass
@@ -23,7 +25,14 @@ class People:
     registry: httpx.Client
     api: httpx.Client
 
-    def ask(self, model: str, version: str) -> bool:
+    def ask_over_rest(self, model: str, version: str, key: str) -> bool:
+        """Open the promotion at the API; asked again with the same key where no answer came."""
+        body = {"model": model, "version": version, "environment": ENVIRONMENT, "reason": "the crash harness"}
+        headers = {"Idempotency-Key": key}
+        done = answer(self.api, "POST", "/api/v1/promotions", json=body, headers=headers)
+        return done is not None and done.is_success
+
+    def ask_in_mlflow(self, model: str, version: str) -> bool:
         """Set the alias that asks for the environment."""
         body = {"name": model, "alias": f"to-{ENVIRONMENT}", "version": version}
         done = answer(self.registry, "POST", "/api/2.0/mlflow/registered-models/alias", json=body)
@@ -44,6 +53,11 @@ class People:
         done = answer(self.api, "POST", f"/api/v1/promotions/{promotion}/approvals", json=body)
         return done is not None and (done.is_success or done.status_code == httpx.codes.CONFLICT)
 
+    def cancel(self, promotion: int) -> bool:
+        """Ask for the end of it; that it has ended already is an answer, too."""
+        done = answer(self.api, "POST", f"/api/v1/promotions/{promotion}/cancel", json={"reason": "the crash harness"})
+        return done is not None and (done.is_success or done.status_code == httpx.codes.CONFLICT)
+
     def retry(self, promotion: int) -> bool:
         done = answer(self.api, "POST", f"/api/v1/promotions/{promotion}/retry")
         return done is not None and done.is_success
@@ -56,23 +70,30 @@ class Lane:
     model: str
     people: People
     tally: Tally
+    random: Random
     phase: str = REST
     promotion: int = 0
     served: str | None = None
-    rounds: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    round: int = 0
     wanted: str = ""
     since: float = 0.0
     approved: set[tuple[int, str]] = field(default_factory=set)
+    doomed: State | None = None
+    """The state in which this promotion is to be cancelled."""
+    cancelled: bool = False
+    ended: State = State.LIVE
     _looked: float = 0.0
 
     def begin(self) -> None:
-        """Ask for the other version in the next step."""
-        self.wanted = "1" if next(self.rounds) % 2 else "2"
-        self.phase, self.since = ASK, time.monotonic()
+        """Ask for the version that does not serve, in the next step."""
+        self.wanted = "1" if self.served != "1" else "2"
+        self.phase, self.since, self.round = ASK, time.monotonic(), self.round + 1
+        self.doomed = self.random.choice(FLOW[1:-1]) if self.random.random() < CANCELLED else None
+        self.cancelled = False
 
     def step(self, newest: Mapping[str, Any] | None) -> None:
         """Do what a person would do now; `newest` is the model's newest promotion as the database has it."""
-        if self.phase == ASK and self.people.ask(self.model, self.wanted):
+        if self.phase == ASK and self._ask():
             self.phase = WATCH
         elif self.phase == WATCH and newest is not None and newest["id"] > self.promotion:
             self._watch(newest)
@@ -80,14 +101,25 @@ class Lane:
             self._looked = time.monotonic()
             self._settle()
 
+    def _ask(self) -> bool:
+        """Half of the rounds begin in MLflow, half at the API."""
+        if self.round % 2:
+            return self.people.ask_in_mlflow(self.model, self.wanted)
+        return self.people.ask_over_rest(self.model, self.wanted, f"{self.model}-{self.round}")
+
     def _watch(self, row: Mapping[str, Any]) -> None:
-        number, digest = row["id"], row["digest"]
-        match State(row["state"]):
+        number, digest, state = row["id"], row["digest"], State(row["state"])
+        if state is self.doomed and not self.cancelled:
+            self.cancelled = self.people.cancel(number)
+            return
+        match state:
+            case State.CANCELLED if self.cancelled:
+                self.promotion, self.phase, self.ended = number, SETTLE, state
             case State.APPROVAL if digest and (number, digest) not in self.approved:
                 if self.people.approve(number, digest):
                     self.approved.add((number, digest))
             case State.LIVE:
-                self.promotion, self.phase = number, SETTLE
+                self.promotion, self.phase, self.ended = number, SETTLE, state
             case State.FAILED if "quarantined" in row["reason"]:
                 # That is what must happen to a step that dies again and again, and the person tries once more.
                 if self.people.retry(number):
@@ -102,7 +134,12 @@ class Lane:
         self.promotion, self.phase = number, REST
 
     def _settle(self) -> None:
-        """The status is the last thing that Headgate writes: whoever reads `live` may ask for the next version."""
-        if self.people.tags(self.model, self.wanted).get("headgate.status") == "live":
+        """The status is the last thing that Headgate writes: whoever reads the end may ask for the next version."""
+        if self.people.tags(self.model, self.wanted).get("headgate.status") != self.ended.label:
+            return
+        self.phase = REST
+        if self.ended is State.LIVE:
             self.tally.live += 1
-            self.served, self.phase = self.wanted, REST
+            self.served = self.wanted
+        else:
+            self.tally.cancelled += 1

@@ -15,7 +15,7 @@ _COLUMNS = (
     "stuck",
     "untrue",
     "recovery p50 / p95 / p99 s",
-    "promotions live",
+    "live / cancelled",
     "requests answered / lost",
 )
 
@@ -42,7 +42,7 @@ def _row(name: str, tally: Tally) -> list[str]:
         " / ".join(number(percentile(tally.recoveries, share)) for share in (0.5, 0.95, 0.99))
         if tally.recoveries
         else "",
-        f"{tally.live:,}",
+        f"{tally.live:,} / {tally.cancelled:,}",
         f"{tally.answered:,} / {tally.unanswered.total():,}",
     ]
 

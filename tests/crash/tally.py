@@ -15,6 +15,7 @@ class Tally:
     recoveries: list[float] = field(default_factory=list)
     """Seconds from the kill of a worker until another one had taken up what it held."""
     live: int = 0
+    cancelled: int = 0
     quarantined: int = 0
     answered: int = 0
     unanswered: Counter[str] = field(default_factory=Counter)
