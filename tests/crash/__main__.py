@@ -66,13 +66,15 @@ def _backing(database: str) -> Iterator[tuple[Path, str, str]]:
 
 @contextlib.contextmanager
 def _people(found: Installation) -> Iterator[People]:
-    token = (found.settings.home / "admin.token").read_text().strip()
-    login = {"Authorization": f"Bearer {token}"}
     with (
         httpx.Client(base_url=found.mlflow, timeout=60, trust_env=False) as registry,
-        httpx.Client(base_url=found.settings.public_url, timeout=20, trust_env=False, headers=login) as api,
+        httpx.Client(base_url=found.settings.public_url, timeout=20, trust_env=False) as api,
+        httpx.Client(base_url=found.settings.public_url, timeout=20, trust_env=False) as reviewer,
     ):
-        yield People(registry, api)
+        api.headers["Authorization"] = f"Bearer {(found.settings.home / 'admin.token').read_text().strip()}"
+        made = api.post("/api/v1/tokens", json={"name": "rita", "role": "reviewer"}).raise_for_status()
+        reviewer.headers["Authorization"] = f"Bearer {made.json()['token']}"
+        yield People(registry, api, reviewer)
 
 
 def _keep(folder: Path) -> None:

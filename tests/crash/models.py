@@ -19,7 +19,7 @@ model: {model}
 environments:
   staging:
     triggers: {{alias: to-staging}}
-    approvals: {{required: 1, roles: [admin]}}
+    approvals: {{required: 1}}
     rollout:
       steps: [50, 100]
       soak: 200ms
