@@ -77,8 +77,10 @@ class Campaign:
     def _under_way(self) -> Sequence[Any]:
         """Promotions that still clean up, and words for MLflow that are still unsent."""
         with self.installation.database.read() as session:
-            due = session.scalars(select(Promotion.id).where(Promotion.next_run_at.is_not(None))).all()
-            return due or session.scalars(select(OutboxRow.id).where(OutboxRow.next_try_at.is_not(None))).all()
+            query = select(Promotion.id, Promotion.state, Promotion.attempt, Promotion.last_error)
+            due = session.execute(query.where(Promotion.next_run_at.is_not(None))).all()
+            told = select(OutboxRow.id, OutboxRow.model, OutboxRow.operation, OutboxRow.last_error)
+            return due or session.execute(told.where(OutboxRow.next_try_at.is_not(None))).all()
 
     def _report_stuck(self) -> None:
         rows = self._newest()
