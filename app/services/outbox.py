@@ -49,7 +49,7 @@ def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
             return 0
         moment, rows = now(session), list(outbox.pending(session))
     sent, stuck = 0, set[str]()
-    for row in rows:
+    for row in _leave_out_overtaken(core, rows):
         if stopping():
             return 0
         if row.model in stuck:
@@ -59,6 +59,23 @@ def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
         else:
             stuck.add(row.model)
     return sent
+
+
+def _leave_out_overtaken(core: Core, rows: list[OutboxRow]) -> list[OutboxRow]:
+    """A tag that a later row sets anew is not sent: of a promotion that was quicker than MLflow the last word counts."""
+    kept, targets = list[OutboxRow](), set[tuple[str, str, str]]()
+    overtaken = list[OutboxRow]()
+    for row in reversed(rows):
+        target = (row.model, row.arguments["version"], row.arguments.get("key", ""))
+        again = row.operation == writeback.SET_TAG and target in targets
+        (overtaken if again else kept).append(row)
+        if row.operation == writeback.SET_TAG:
+            targets.add(target)
+    if overtaken:
+        with core.db.begin() as session:
+            for row in overtaken:
+                outbox.mark_done(session, row.id)
+    return kept[::-1]
 
 
 def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:

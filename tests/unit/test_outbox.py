@@ -45,6 +45,22 @@ def test_however_long_mlflow_is_away_it_is_told_everything(world: World) -> None
     assert world.tags("1")["headgate.status"] == "approval"
 
 
+def test_only_the_last_word_of_a_tag_is_sent(world: World) -> None:
+    said: list[tuple[str, str]] = []
+    set_tag = world.registry.set_version_tag
+
+    def listen(model: str, version: str, key: str, value: str) -> None:
+        said.append((key, value))
+        set_tag(model, version, key, value)
+
+    world.registry.set_version_tag = listen  # type: ignore[method-assign]  # the fake, with an ear
+    world.runner.advance(world.ask("1"))
+    outbox.deliver(world.core, "worker-1")
+    assert sorted(key for key, _ in said) == sorted({key for key, _ in said})
+    assert said[-1] == ("headgate.status", "approval")
+    assert [row.id for row in rows(world) if row.done_at is None] == []
+
+
 def test_a_write_that_failed_is_left_alone_until_its_time(world: World) -> None:
     world.runner.advance(world.ask("1"))
     world.registry.away = True
