@@ -62,7 +62,7 @@ def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
 
 
 def _leave_out_overtaken(core: Core, rows: list[OutboxRow]) -> list[OutboxRow]:
-    """A tag that a later row sets anew is not sent: of a promotion that was quicker than MLflow the last word counts."""
+    """A tag that a later row sets anew is not sent: of a promotion quicker than MLflow only the last word counts."""
     kept, targets = list[OutboxRow](), set[tuple[str, str, str]]()
     overtaken = list[OutboxRow]()
     for row in reversed(rows):
