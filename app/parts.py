@@ -54,9 +54,12 @@ class Plant:
 
 @dataclass(frozen=True)
 class Timing:
-    """The engine's clockwork, in one place so that tests can run it fast."""
+    """The engine's clockwork, in one place so that tests can run it fast.
 
-    lease: timedelta = timedelta(seconds=8)
+    A worker prolongs its `lease` four times in its length: one that died is missed after it, and one whose database
+    keeps it waiting for less than three quarters of it keeps it."""
+
+    lease: timedelta = timedelta(seconds=4)
     canary_lease: timedelta = timedelta(seconds=10)
     tick: timedelta = timedelta(seconds=1)
     drain: timedelta = timedelta(seconds=5)

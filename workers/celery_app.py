@@ -1,6 +1,5 @@
 """The Celery process: `celery -A workers.celery_app worker` runs the tasks, `... beat` is the clock."""
 
-import socket
 import threading
 from typing import Any
 
@@ -12,6 +11,7 @@ from app import failpoints, logs, wiring
 from app.adapters import celery_queue as names
 from app.parts import Timing
 from app.settings import Settings
+from workers import owner
 from workers.hearing import Hearing
 from workers.runner import Runner
 from workers.shutdown import Shutdown
@@ -42,12 +42,11 @@ class _Worker:
     def desk(self) -> tasks.Desk:
         with self._lock:
             if self._desk is None:
-                owner = f"{socket.gethostname()}-{threading.get_native_id()}"
                 core, plant = wiring.core(settings, names.CeleryQueue(app)), wiring.plant(settings)
                 webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
                 stopping = self.shutdown.begun.is_set
-                runner = Runner(core, plant, Timing(), owner, stopping)
-                self._desk = tasks.Desk(core, plant, runner, owner, webhook, settings.poll_seconds, stopping)
+                runner = Runner(core, plant, Timing(), owner.here(), stopping)
+                self._desk = tasks.Desk(core, plant, runner, owner.here(), webhook, settings.poll_seconds, stopping)
             return self._desk
 
     def start(self, name: str, threads: int) -> None:

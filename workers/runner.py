@@ -234,7 +234,7 @@ class Runner:
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(self._timing.lease.total_seconds() / 3):
+            while not done.wait(self._timing.lease.total_seconds() / 4):
                 try:
                     with self._core.db.begin() as session:
                         if not promotions.renew(session, held, self._timing.lease):

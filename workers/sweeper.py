@@ -84,6 +84,7 @@ class Sweeper:
             Transient: the database is away.
         """
         desk = self._desk()
+        desk.bury_the_dead()
         late = self._late(desk)
         with self._lock:
             running = frozenset(self._running)

@@ -16,6 +16,7 @@ from app.domain.errors import HeadgateError
 from app.parts import Core, Plant
 from app.services import intake, outbox, pace, releases
 from app.services.singly import holding
+from workers import owner
 from workers.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,15 @@ class Desk:
     def observe_missed(self, models: Sequence[str]) -> None:
         """Follow webhooks whose messages were lost."""
         intake.observe_each(self.core, models)
+
+    def bury_the_dead(self) -> None:
+        """End the leases of processes of this very machine that were killed, instead of waiting until they lapse."""
+        with self.core.db.read() as session:
+            dead = [name for name in promotions.holders(session) if owner.has_died(name)]
+        for name in dead:
+            log.warning("worker.died", extra={"owner": name})
+            with self.core.db.begin() as session:
+                promotions.lapse(session, name)
 
     def give_back(self) -> None:
         """Leave to others what this process still does when it has to end. Its leases run out, since a step may still

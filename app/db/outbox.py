@@ -1,7 +1,7 @@
 """All SQL about the outbox and about named leases."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, or_, select, update
@@ -11,6 +11,7 @@ from app.db.models import NamedLease, OutboxRow, table
 from app.db.session import insert_or_ignore, now
 
 _ADD = insert(table(OutboxRow))
+_LEFT_OUT = "left out: it was no longer true"
 
 
 def add(session: Session, model: str, writes: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
@@ -35,8 +36,29 @@ def has_due(session: Session, late: timedelta = timedelta(0)) -> bool:
     return session.execute(query).first() is not None
 
 
-def mark_done(session: Session, row_id: int) -> None:
-    _update(session, row_id, {"done_at": now(session), "next_try_at": None, "last_error": ""})
+def mark_done(session: Session, row_id: int, due: datetime | None) -> bool:
+    """Note that a row was sent which was `due` then; False where somebody wants it said again since."""
+    done = {"done_at": now(session), "next_try_at": None, "last_error": ""}
+    query = update(OutboxRow).where(OutboxRow.id == row_id, OutboxRow.next_try_at == due).values(**done)
+    sent = query.returning(OutboxRow.id).execution_options(synchronize_session=False)
+    return session.execute(sent).first() is not None
+
+
+def leave_out(session: Session, row_id: int) -> None:
+    """Never send a row that waits: what it would say is true no more."""
+    _update(session, row_id, {"done_at": now(session), "next_try_at": None, "last_error": _LEFT_OUT})
+
+
+def say_again(session: Session, row: OutboxRow, about: Sequence[str]) -> None:
+    """Have the newest write after `row`, or it itself, sent once more that has the same operation and the same
+    arguments `about`; one that was left out or given up stays so."""
+    query = select(OutboxRow).where(OutboxRow.model == row.model, OutboxRow.operation == row.operation)
+    later = session.scalars(query.where(OutboxRow.id >= row.id).order_by(OutboxRow.id.desc()))
+    same = (each for each in later if all(each.arguments[key] == row.arguments[key] for key in about))
+    newest = next(same, None)
+    if newest is None or newest.last_error == _LEFT_OUT or (newest.done_at is None and newest.next_try_at is None):
+        return
+    _update(session, newest.id, {"done_at": None, "next_try_at": now(session)})
 
 
 def mark_failed(session: Session, row_id: int, error: str, pause: timedelta | None, refused: bool) -> None:

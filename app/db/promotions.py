@@ -176,6 +176,19 @@ def _write_or_raise(session: Session, held: Claim, values: Mapping[str, Any]) ->
         set_committed_value(row, name, value)
 
 
+def holders(session: Session) -> Sequence[str]:
+    """Who holds leases that have not lapsed."""
+    query = select(Promotion.lease_owner).where(Promotion.lease_until >= now(session)).distinct()
+    return [owner for owner in session.scalars(query) if owner is not None]
+
+
+def lapse(session: Session, owner: str) -> None:
+    """End the leases of an owner that has certainly died; they still count as crashes."""
+    query = update(Promotion).where(Promotion.lease_owner == owner, Promotion.lease_until >= now(session))
+    gone = query.values(lease_until=now(session) - timedelta(milliseconds=1))
+    session.execute(gone.execution_options(synchronize_session=False))
+
+
 def disown(session: Session, owner: str) -> None:
     """Leave what `owner` holds to others when its leases end, without counting that as crashes: it was told to stop."""
     query = update(Promotion).where(Promotion.lease_owner == owner).values(lease_owner=None)

@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 LEASE = "deliver"
 MAX_REFUSALS = 60
 AWAY_PAUSE = timedelta(seconds=5)
+# Which arguments of a write, besides the model, say what it is about.
+_ABOUT = {
+    writeback.SET_TAG: ("version", "key"),
+    writeback.SET_ALIAS: ("alias",),
+    writeback.SET_STAGE: ("version",),
+}
 
 
 def deliver(core: Core, owner: str, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -33,16 +39,16 @@ def deliver(core: Core, owner: str, stopping: Callable[[], bool] = lambda: False
         if not outbox.has_due(session):
             return 0
     sent = 0
-    with holding(core.db, LEASE, owner) as mine:
+    with holding(core.db, LEASE, owner) as holder:
         try:
-            while mine and (some := _round(core, owner, stopping)):
+            while holder and (some := _round(core, holder, stopping)):
                 sent += some
         except LostLease as error:
             log.warning("outbox.lost_lease", extra={"reason": error.reason})
     return sent
 
 
-def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
+def _round(core: Core, holder: str, stopping: Callable[[], bool]) -> int:
     """Send each model's writes up to the first that fails or has to wait; 0 where there was nothing to do."""
     with core.db.read() as session:
         if not outbox.has_due(session):
@@ -54,7 +60,7 @@ def _round(core: Core, owner: str, stopping: Callable[[], bool]) -> int:
             return 0
         if row.model in stuck:
             continue
-        if row.next_try_at is not None and row.next_try_at <= moment and _deliver_one(core, row, owner):
+        if row.next_try_at is not None and row.next_try_at <= moment and _deliver_one(core, row, holder):
             sent += 1
         else:
             stuck.add(row.model)
@@ -74,37 +80,52 @@ def _leave_out_overtaken(core: Core, rows: list[OutboxRow]) -> list[OutboxRow]:
     if overtaken:
         with core.db.begin() as session:
             for row in overtaken:
-                outbox.mark_done(session, row.id)
+                outbox.leave_out(session, row.id)
     return kept[::-1]
 
 
-def _deliver_one(core: Core, row: OutboxRow, owner: str) -> bool:
+def _deliver_one(core: Core, row: OutboxRow, holder: str) -> bool:
     try:
         written = _send(core, row)
     except Transient as error:
         # That MLflow is away is no reason to ever leave it with an old truth: this is tried until it is told.
-        _put_off(core, row, owner, error.reason, AWAY_PAUSE, refused=False)
+        _put_off(core, row, holder, error.reason, AWAY_PAUSE, refused=False)
         return False
     except Exception as error:
         if not isinstance(error, HeadgateError):
             log.exception("outbox.defect", extra={"row": row.id})
         pause = backoff(row.attempts + 1) if row.attempts + 1 < MAX_REFUSALS else None
-        _put_off(core, row, owner, str(error) or type(error).__name__, pause, refused=True)
+        _put_off(core, row, holder, str(error) or type(error).__name__, pause, refused=True)
         return False
     with core.db.begin() as session:
-        _note_own_write(session, row, written)
-        outbox.mark_done(session, row.id)
-        held = outbox.renew_lease(session, LEASE, owner, singly.LEASE)
+        held = _still_mine(session, row, holder)
+        # Said again meanwhile, by one that was overtaken in the middle of an older word: then so do we.
+        done = held and outbox.mark_done(session, row.id, row.next_try_at)
+        if held:
+            _note_own_write(session, row, written)
     _expect(held)
-    return True
+    return done
 
 
-def _put_off(core: Core, row: OutboxRow, owner: str, reason: str, pause: timedelta | None, refused: bool) -> None:
+def _put_off(core: Core, row: OutboxRow, holder: str, reason: str, pause: timedelta | None, refused: bool) -> None:
     log.warning("outbox.failed", extra={"row": row.id, "operation": row.operation, "reason": reason})
     with core.db.begin() as session:
-        outbox.mark_failed(session, row.id, reason, pause, refused)
-        held = outbox.renew_lease(session, LEASE, owner, singly.LEASE)
+        held = _still_mine(session, row, holder)
+        if held:
+            outbox.mark_failed(session, row.id, reason, pause, refused)
     _expect(held)
+
+
+def _still_mine(session: Session, row: OutboxRow, holder: str) -> bool:
+    """Whether this sender was the only one while it sent `row`. If not, MLflow may have heard its word after a newer
+    one of another sender: the newest about the same thing is said again. The words that take a request away need no
+    repeating: they do nothing where it is gone, and what a person says again must stand."""
+    if outbox.renew_lease(session, LEASE, holder, singly.LEASE):
+        return True
+    about = _ABOUT.get(row.operation)
+    if about is not None:
+        outbox.say_again(session, row, about)
+    return False
 
 
 def _expect(held: bool) -> None:

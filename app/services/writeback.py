@@ -39,7 +39,7 @@ def keep_marks(session: Session, row: Promotion, policy: EnvironmentPolicy) -> N
     somebody who takes them back look like us."""
     for unsent in outbox.pending(session, row.model):
         if unsent.arguments["version"] == row.version and _takes_mark_away(unsent, row, policy.triggers):
-            outbox.mark_done(session, unsent.id)
+            outbox.leave_out(session, unsent.id)
 
 
 def _takes_mark_away(unsent: OutboxRow, row: Promotion, triggers: Triggers) -> bool:

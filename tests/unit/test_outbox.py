@@ -1,16 +1,20 @@
 """Telling MLflow: in order, once it is back, and never twice by two workers; our own writes are told from people's."""
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
+from app.db import outbox as queue
 from app.db.models import NamedLease, OutboxRow
 from app.db.session import Database, now
-from app.domain.errors import Fault
+from app.domain.errors import Fault, Transient
 from app.services import approvals, outbox
 from app.services.approvals import Caller
+from examples.airbnb.stage import wait
 from tests.plant import MODEL, World
 
 REVIEWER = Caller("rita", "reviewer")
@@ -122,19 +126,91 @@ def test_a_sender_that_was_overtaken_sends_nothing_old(world: World) -> None:
     promotion_id = world.ask("1")
     world.runner.advance(promotion_id)
 
-    def meanwhile() -> None:
-        with world.database.begin() as session:
-            session.execute(update(NamedLease).values(until=now(session)))
-        digest = world.show(promotion_id)["digest"]
-        approvals.decide(world.core, promotion_id, REVIEWER, "reject", digest, "no")
-        world.runner.advance(promotion_id)
-        outbox.deliver(world.core, "worker-2")
-
-    during_the_first_write(world, meanwhile)
+    during_the_first_write(world, lambda: deny_and_tell(world, promotion_id))
     # when another one has sent that and what came after it,
     outbox.deliver(world.core, "worker-1")
     # then the first one does not put the old words back.
     assert world.tags("1")["headgate.status"] == "denied"
+
+
+def deny_and_tell(world: World, promotion_id: int) -> None:
+    """The promotion goes on, and another worker tells MLflow so: the lease of the first one is over."""
+    digest = world.show(promotion_id)["digest"]
+    approvals.decide(world.core, promotion_id, REVIEWER, "reject", digest, "no")
+    world.runner.advance(promotion_id)
+    with world.database.begin() as session:
+        session.execute(update(NamedLease).values(until=now(session), owner="nobody"))
+    outbox.deliver(world.core, "worker-2")
+
+
+@pytest.mark.parametrize("answer", ["heard", "away", "refused"])
+def test_a_word_that_comes_after_newer_ones_is_put_right(world: World, answer: str) -> None:
+    # Given a sender that is held up in the middle of a write, until others have told MLflow what came afterwards,
+    promotion_id = world.ask("1")
+    world.runner.advance(promotion_id)
+    set_tag, late = world.registry.set_version_tag, list[str]()
+
+    def slow(model: str, version: str, key: str, value: str) -> None:
+        if key == "headgate.status" and not late:
+            late.append(value)
+            deny_and_tell(world, promotion_id)
+            assert world.tags("1")["headgate.status"] == "denied"
+            set_tag(model, version, key, value)
+            if answer == "away":
+                raise Transient("MLflow did not answer in time.", "")
+            if answer == "refused":
+                raise Fault("MLflow answered 500.", "")
+        else:
+            set_tag(model, version, key, value)
+
+    world.registry.set_version_tag = slow  # type: ignore[method-assign]
+    outbox.deliver(world.core, "worker-1")
+    assert (late, world.tags("1")["headgate.status"]) == (["approval"], "approval")
+    # when the next one looks, then MLflow hears the newest word again, and only that.
+    assert outbox.deliver(world.core, "worker-2") == 1
+    assert world.tags("1")["headgate.status"] == "denied"
+    assert [row.operation for row in rows(world) if row.done_at is None] == []
+
+
+def test_a_newer_word_that_is_under_way_at_that_moment_is_said_again_too(world: World) -> None:
+    # Given a sender that is held up, and another one that says the newest word just when the first one goes on,
+    promotion_id = world.ask("1")
+    world.runner.advance(promotion_id)
+    set_tag, said = world.registry.set_version_tag, list[str]()
+    first_goes_on, second_may_record = threading.Event(), threading.Event()
+
+    def slow(model: str, version: str, key: str, value: str) -> None:
+        if key == "headgate.status":
+            said.append(value)
+            if said == ["approval"]:
+                assert first_goes_on.wait(30)
+        set_tag(model, version, key, value)
+        if key == "headgate.status" and value == "denied" and said.count("denied") == 1:
+            first_goes_on.set()
+            assert second_may_record.wait(30)
+
+    world.registry.set_version_tag = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(outbox.deliver, world.core, "worker-1")
+        wait(lambda: said, 30, "the first word")
+        second = pool.submit(deny_and_tell, world, promotion_id)
+        first.result(30)
+        second_may_record.set()
+        second.result(30)
+    # then MLflow hears it once more.
+    assert said.count("denied") == 2
+    assert world.tags("1")["headgate.status"] == "denied"
+
+
+def test_a_stage_that_a_person_asks_for_again_is_not_taken_back_by_a_late_sender(world: World) -> None:
+    world.ask("1")
+    with world.database.begin() as session:
+        queue.add(session, MODEL, [("set_stage", {"version": "1", "stage": "None", "only_from": ["Production"]})])
+    last = rows(world)[-1]
+    with world.database.begin() as session:
+        queue.leave_out(session, last.id)
+        queue.say_again(session, last, ("version",))
+    assert rows(world)[-1].next_try_at is None
 
 
 def test_a_sender_that_fails_lets_the_next_one_in_at_once(world: World) -> None:

@@ -16,9 +16,16 @@ def until(database: Database) -> datetime:
 
 def test_one_at_a_time_and_the_next_at_once(database: Database) -> None:
     with holding(database, "job", "one") as first, holding(database, "job", "two") as second:
-        assert (first, second) == (True, False)
+        assert first and not second
     with holding(database, "job", "two") as now_mine:
         assert now_mine
+
+
+def test_an_owner_that_comes_twice_is_two(database: Database) -> None:
+    with holding(database, "job", "one") as first, holding(database, "job", "one") as again:
+        assert first and not again
+    with holding(database, "job", "one") as later:
+        assert later not in ("", first)
 
 
 def test_the_lease_is_prolonged_while_the_job_runs(database: Database) -> None:
@@ -31,9 +38,9 @@ def test_the_lease_is_prolonged_while_the_job_runs(database: Database) -> None:
 
 
 def test_who_lost_the_lease_neither_prolongs_it_nor_gives_it_back(database: Database) -> None:
-    with holding(database, "job", "slept"):
+    with holding(database, "job", "slept") as slept:
         with database.begin() as session:
-            outbox.drop_lease(session, "job", "slept")  # as if its time had run out
+            outbox.drop_lease(session, "job", slept)  # as if its time had run out
             assert outbox.take_lease(session, "job", "other", LEASE)
         time.sleep(LEASE.total_seconds() / 2)
     with holding(database, "job", "third") as mine:

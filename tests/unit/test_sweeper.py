@@ -1,6 +1,8 @@
 """What is late is run without any message; nothing is run twice, and no worker takes more than it has threads for."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from app.domain.policy import Rollout, default_policy
 from app.services import promotions
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World
+from workers import owner
 from workers.runner import Runner
 from workers.sweeper import UPKEEP, Late, Sweeper, choose
 from workers.tasks import Desk, register
@@ -179,3 +182,27 @@ def test_a_message_that_says_too_little_is_dropped(
 ) -> None:
     celery.tasks["headgate.observe"]()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["task.says_too_little"]
+
+
+def test_what_a_killed_process_of_this_machine_held_goes_on_at_once(world: World, stop: threading.Event) -> None:
+    # Given a promotion that a process has claimed for an hour before it was killed, and one that a living one has,
+    killed = subprocess.run(
+        [sys.executable, "-c", "from workers import owner; print(owner.here())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    left, held = world.ask("1", "staging"), world.ask("1")
+    for promotion_id, holder in ((left, killed), (held, owner.here())):
+        with world.database.begin() as session:
+            assert claim(session, promotion_id, holder, timedelta(hours=1)) is not None
+    make_late(world)
+    # when a worker of this machine looks, then it takes the first one, and leaves the other one alone.
+    sweeper(world, stop).look()
+    until(lambda: world.show(left)["state"] == "LIVE")
+    assert world.show(held)["state"] == "REQUESTED"
+
+
+def make_late(world: World) -> None:
+    with world.database.begin() as session:
+        session.execute(update(Promotion).values(next_run_at=now(session) - timedelta(minutes=1)))
