@@ -47,7 +47,7 @@ def groups(quick: bool) -> Mapping[str, Callable[[Workshop], Group]]:
     few, some = (1, 1) if quick else (3, 5)
     return {
         "serving": lambda shop: serving.run(shop.folder, shop.models, second, some),
-        "engine": lambda shop: engine.run(shop.folder, shop.kinds, some, 2 if quick else 10),
+        "engine": lambda shop: engine.run(shop.folder, shop.kinds, some, 2 if quick else 20),
         "webhook": lambda shop: webhook.run(shop.folder, shop.kinds, 3 * second, few),
         "conversion": lambda shop: conversion.run(shop.folder, shop.models, {"scan": some, "convert": few}),
     }

@@ -1,10 +1,12 @@
 """The engine on SQLite and on PostgreSQL: durable transitions a second, each claimed and committed on its own."""
 
 import contextlib
+import functools
 import itertools
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -24,8 +26,21 @@ from ci.bench.figures import Group, in_turns, number, ratio, spread
 from tests.fakes import CONVERTED, FakePolicies, FakeQueue, FakeRegistry, quick
 from tests.plant import MODEL, World
 
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads that move promotions, each one at a time, in so many processes."""
+
+    processes: int
+    threads: int
+
+    def __str__(self) -> str:
+        named = {1: "one process", 2: "two processes"}[self.processes]
+        return f"{self.processes * self.threads} at once, {named}"
+
+
 STEPS = len(FLOW) - 1
-WORKERS = (1, 4)
+WORKERS = (Workers(1, 1), Workers(1, 4), Workers(2, 2))
 FLOWS = 3
 _LEASE = timedelta(minutes=1)
 _DIGEST = "sha256:" + "0" * 64
@@ -41,20 +56,27 @@ _EVIDENCE: Mapping[State, Mapping[str, Any]] = {
 
 @dataclass
 class Engine:
-    """One database with promotions to move; each is of a model of its own."""
+    """One database with promotions to move; each is of a model of its own. `pool` holds the worker processes."""
 
+    url: str
     database: Database
+    pool: ProcessPoolExecutor
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self.core = Core(self.database, FakeRegistry(), FakePolicies(), FakeQueue(), "http://headgate")
 
-    def rate(self, workers: int, count: int) -> float:
-        """Transitions a second while that many threads move `count` promotions from REQUESTED to LIVE."""
+    def rate(self, workers: Workers, count: int) -> float:
+        """Transitions a second while those workers move `count` promotions from REQUESTED to LIVE."""
         waiting = [self._open() for _ in range(count)]
         begun = time.perf_counter()
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(self._drive, waiting))
+        if workers.processes == 1:
+            _drive_all(self.database, waiting, workers.threads)
+        else:
+            shares = [waiting[number :: workers.processes] for number in range(workers.processes)]
+            working = [self.pool.submit(_work, self.url, share, workers.threads) for share in shares]
+            for one in working:
+                one.result()
         return count * STEPS / (time.perf_counter() - begun)
 
     def _open(self) -> int:
@@ -64,17 +86,33 @@ class Engine:
             assert row is not None, "nobody else opens promotions here"
             return row.id
 
-    def _drive(self, promotion_id: int) -> None:
-        """The two transactions a step that the runner makes, and no work between them."""
-        for _ in range(STEPS):
-            with self.database.begin() as session:
-                claimed = promotions.claim(session, promotion_id, "bench", _LEASE)
-            assert claimed is not None, "nobody else claims promotions here"
-            held = claimed[1]
-            with self.database.begin() as session:
-                row = promotions.get_locked(session, promotion_id)
-                assert row is not None
-                transition(session, row, held, next_state(held.state), "", _EVIDENCE.get(held.state, {}))
+
+@functools.cache
+def _connected(url: str) -> Database:
+    """A worker process keeps its connections, as one of Headgate's does."""
+    return Database(url)
+
+
+def _work(url: str, waiting: Sequence[int], threads: int) -> None:
+    _drive_all(_connected(url), waiting, threads)
+
+
+def _drive_all(database: Database, waiting: Sequence[int], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(partial(_drive, database), waiting))
+
+
+def _drive(database: Database, promotion_id: int) -> None:
+    """The two transactions a step that the runner makes, and no work between them."""
+    for _ in range(STEPS):
+        with database.begin() as session:
+            claimed = promotions.claim(session, promotion_id, "bench", _LEASE)
+        assert claimed is not None, "nobody else claims promotions here"
+        held = claimed[1]
+        with database.begin() as session:
+            row = promotions.get_locked(session, promotion_id)
+            assert row is not None
+            transition(session, row, held, next_state(held.state), "", _EVIDENCE.get(held.state, {}))
 
 
 class Flow:
@@ -90,12 +128,13 @@ class Flow:
         """Promotions a second, one after the other, from the alias in MLflow to what is written back there."""
         begun = time.perf_counter()
         for _ in range(count):
-            self._promote(next(self._versions))
+            self.promote()
         return count / (time.perf_counter() - begun)
 
-    def _promote(self, version: str) -> None:
+    def promote(self) -> None:
+        """Bring the next version into production."""
         world, reviewer = self._world, Caller("rita", "reviewer")
-        promotion_id = world.ask(version)
+        promotion_id = world.ask(next(self._versions))
         digest = world.run(promotion_id)["digest"]
         approvals.decide(world.core, promotion_id, reviewer, "approve", digest, "good")
         shown = world.run(promotion_id)
@@ -107,15 +146,19 @@ def run(folder: Path, kinds: Mapping[str, Fresh], rounds: int, count: int) -> Gr
     """`count` promotions are moved in each window."""
     with contextlib.ExitStack() as stack:
 
-        def opened(fresh: Fresh, name: str) -> Database:
-            database = Database(fresh(name))
+        def opened(url: str) -> Database:
+            database = Database(url)
             stack.callback(database.close)
             return database
 
-        engines = {kind: Engine(opened(fresh, "engine")) for kind, fresh in kinds.items()}
-        flows = {kind: Flow(opened(fresh, "flow"), folder / f"flow-{kind}") for kind, fresh in kinds.items()}
+        # Not forked: a worker of Headgate begins anew, too, and shares neither locks nor connections with anybody.
+        most = max(workers.processes for workers in WORKERS)
+        pool = stack.enter_context(ProcessPoolExecutor(most, multiprocessing.get_context("spawn")))
+        urls = {kind: fresh("engine") for kind, fresh in kinds.items()}
+        engines = {kind: Engine(url, opened(url), pool) for kind, url in urls.items()}
+        flows = {kind: Flow(opened(fresh("flow")), folder / f"flow-{kind}") for kind, fresh in kinds.items()}
         windows: dict[str, Mapping[str, Callable[[], float]]] = {
-            f"transitions/s, {workers} at once": {
+            f"transitions/s, {workers}": {
                 kind: partial(engine.rate, workers, count) for kind, engine in engines.items()
             }
             for workers in WORKERS

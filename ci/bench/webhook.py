@@ -16,11 +16,13 @@ from ci.bench import load
 from ci.bench.databases import SQLITE, Fresh, missing
 from ci.bench.figures import Group, in_turns, number, percentile, ratio
 from ci.bench.processes import LOOPBACK, answers, free_ports, running
+from ci.bench.worker import Worker, worker
 from examples.airbnb.stage import signed
 
 RATE = 100
 # Enough that a request does not wait for a connection before the server is a sixth of a second behind.
 CONNECTIONS = 16
+BESIDE = ", beside a worker"
 HEALTH = "GET /healthz (no database)"
 _SECRET = "a-secret-of-the-benchmark"  # noqa: S105  # signs deliveries to a process that lives for this run
 
@@ -31,15 +33,18 @@ def run(folder: Path, kinds: Mapping[str, Fresh], seconds: float, rounds: int) -
     with contextlib.ExitStack() as stack:
         urls = {kind: fresh("webhook") for kind, fresh in kinds.items()}
         bases = {kind: stack.enter_context(_api(folder / f"api-{kind}", url)) for kind, url in urls.items()}
+        workers = {kind: stack.enter_context(worker(url, folder / f"worker-{kind}")) for kind, url in urls.items()}
         sides: dict[str, Callable[[], load.Load]] = {
             f"202 on {kind}": partial(_deliver, base, count) for kind, base in bases.items()
         }
+        for kind, base in bases.items():
+            sides[f"202 on {kind}{BESIDE}"] = partial(_deliver_beside, workers[kind], base, count)
         sides[HEALTH] = partial(_health, bases[SQLITE], count)
         for side in sides.values():
             side()
         measured = in_turns(sides, rounds)
         for kind, url in urls.items():
-            _check_stored(url, kind, count * (rounds + 1))
+            _check_stored(url, kind, 2 * count * (rounds + 1))
     return _group(measured, missing(kinds), seconds, rounds)
 
 
@@ -49,6 +54,11 @@ def _deliver(base: str, count: int) -> load.Load:
     bodies = [json.dumps(_event(number)).encode() for number in range(count)]
     requests = [load.http_request(url, body, signed(_SECRET, body)) for body in bodies]
     return load.paced(url, requests, CONNECTIONS, RATE)
+
+
+def _deliver_beside(busy: Worker, base: str, count: int) -> load.Load:
+    with busy.advancing():
+        return _deliver(base, count)
 
 
 def _event(number: int) -> dict[str, object]:
@@ -109,6 +119,8 @@ def _group(measured: Mapping[str, list[load.Load]], notes: list[str], seconds: f
     notes += [
         f"{RATE} requests a second over {CONNECTIONS} keep-alive connections; rounds: {rounds}, windows of "
         f"{seconds:g} s; percentiles are over all requests. A latency counts from when the request was due.",
+        "Beside a worker: another process moves promotions in the same database, one after the other and as fast as it "
+        "can.",
         "Every answer was a 202, and afterwards every delivery was found in the database.",
     ]
     return Group("webhook", f"The webhook receiver at {RATE} requests a second", columns, rows, notes, figures)
