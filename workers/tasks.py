@@ -14,7 +14,7 @@ from app.db import outbox as leases
 from app.db import promotions
 from app.domain.errors import HeadgateError
 from app.parts import Core, Plant
-from app.services import intake, outbox, pace, releases
+from app.services import intake, outbox, pace, releases, upkeep
 from app.services.singly import holding
 from workers import owner
 from workers.runner import Runner
@@ -89,6 +89,7 @@ class Desk:
             return
         with holding(self.core.db, "poll", self.me) as mine:
             if mine and self._is_due():  # another worker may have polled since we looked
+                upkeep.forget(self.core.db)
                 self._poll()
 
     def _is_due(self) -> bool:

@@ -278,14 +278,24 @@ class OutboxRow(Base):
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(index=True)
+    model: Mapped[str]
     operation: Mapped[str] = mapped_column(Words(32))
     arguments: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     next_try_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
-    done_at: Mapped[datetime | None]
+    done_at: Mapped[datetime | None] = mapped_column(index=True)
     last_error: Mapped[str] = mapped_column(Prose, default="")
+
+    __table_args__ = (
+        Index(
+            "ix_outbox_unsent",
+            "model",
+            "id",
+            sqlite_where=text("next_try_at IS NOT NULL"),
+            postgresql_where=text("next_try_at IS NOT NULL"),
+        ),
+    )
 
 
 class NamedLease(Base):
@@ -316,7 +326,7 @@ class IdempotentAnswer(Base):
     body_digest: Mapped[str]
     status: Mapped[int]
     answer: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Setting(Base):
