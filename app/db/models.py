@@ -7,7 +7,7 @@ from sqlalchemy import JSON, Dialect, ForeignKey, Index, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime, TypeDecorator
 
-from app.domain.promotion import ACTIVE, State
+from app.domain.promotion import ACTIVE, OPEN, State
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -174,7 +174,15 @@ class Promotion(Base):
             sqlite_where=text("state = 'REQUESTED'"),
             postgresql_where=text("state = 'REQUESTED'"),
         ),
-        Index("ix_promotions_model_environment", "model", "environment"),
+        Index("ix_promotions_model_environment_id", "model", "environment", "id"),
+        Index(
+            "ix_promotions_open",
+            "model",
+            "environment",
+            "id",
+            sqlite_where=text(f"state IN ({_states(OPEN)})"),
+            postgresql_where=text(f"state IN ({_states(OPEN)})"),
+        ),
     )
 
 
@@ -248,7 +256,7 @@ class Release(Base):
             sqlite_where=text("role IN ('canary', 'stable')"),
             postgresql_where=text("role IN ('canary', 'stable')"),
         ),
-        Index("ix_releases_model_environment", "model", "environment"),
+        Index("ix_releases_model_environment_id", "model", "environment", "id"),
     )
 
 

@@ -15,7 +15,7 @@ from app.db import fences
 from app.db.models import Promotion, StepRun, table
 from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
-from app.domain.promotion import ACTIVE, State
+from app.domain.promotion import ACTIVE, OPEN, State
 
 _KNOWN = [state.value for state in State]
 """A state that a newer worker wrote is that worker's to run: ours leaves the row alone."""
@@ -198,7 +198,7 @@ def disown(session: Session, owner: str) -> None:
 def moves_traffic(session: Session, model: str, environment: str) -> bool:
     """Whether a worker holds a rollout there, or has held one and did not say how it ended."""
     query = select(Promotion.id).where(Promotion.model == model, Promotion.environment == environment)
-    query = query.where(Promotion.state == State.ROLLOUT.value, Promotion.lease_until.is_not(None))
+    query = query.where(_is_in(State.ROLLOUT), Promotion.lease_until.is_not(None))
     return session.execute(query.limit(1)).first() is not None
 
 
@@ -233,7 +233,7 @@ def open_for(session: Session, model: str, environment: str) -> Sequence[Promoti
     query = (
         select(Promotion)
         .where(Promotion.model == model, Promotion.environment == environment)
-        .where(or_(_is_in(State.REQUESTED), _is_in(*ACTIVE)))
+        .where(_is_in(*OPEN))
         .order_by(Promotion.id)
     )
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()

@@ -51,6 +51,8 @@ ENDED: frozenset[State] = frozenset(State) - frozenset(FLOW[:-1])
 """States that a promotion never leaves (only `retry` reopens FAILED)."""
 ACTIVE: frozenset[State] = frozenset(FLOW[1:-1])
 """States in which a promotion occupies its (model, environment); REQUESTED waits outside."""
+OPEN: frozenset[State] = ACTIVE | {State.REQUESTED}
+"""States of a promotion that has not ended."""
 
 _ANYWHERE = {State.CANCELLED, State.SUPERSEDED, State.FAILED}
 _LEAVES: Mapping[State, set[State]] = {

@@ -2,13 +2,14 @@
 
 import re
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from app.db.models import Base
 from app.db.session import Database
-from app.domain.promotion import ACTIVE
+from app.domain.promotion import ACTIVE, OPEN, State
 
 
 def test_the_migrations_make_what_the_models_say(database: Database) -> None:
@@ -17,9 +18,12 @@ def test_the_migrations_make_what_the_models_say(database: Database) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_index_that_keeps_a_place_for_one_promotion_knows_all_active_states(database: Database) -> None:
+@pytest.mark.parametrize(("name", "states"), [("uq_promotions_active", ACTIVE), ("ix_promotions_open", OPEN)])
+def test_an_index_of_some_promotions_knows_all_their_states(
+    database: Database, name: str, states: frozenset[State]
+) -> None:
     """Alembic does not compare the conditions of partial indexes."""
     indexes = {index["name"]: index for index in inspect(database.engine).get_indexes("promotions")}
-    options = indexes["uq_promotions_active"]["dialect_options"]
+    options = indexes[name]["dialect_options"]
     condition = options.get("sqlite_where", options.get("postgresql_where"))
-    assert set(re.findall(r"'([A-Z_]+)'", str(condition))) == {state.value for state in ACTIVE}
+    assert set(re.findall(r"'([A-Z_]+)'", str(condition))) == {state.value for state in states}
