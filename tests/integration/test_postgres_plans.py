@@ -64,7 +64,7 @@ def rows_read(url: str) -> int:
 def promote(database: Database, folder: Path, rounds: int) -> None:
     world = World(database, folder)
     world.policies.known[MODEL] = quick(default_policy(MODEL), approvals=Approvals(required=0), rollout=NO_SOAK)
-    desk = Desk(world.core, world.plant, world.runner, "worker-1", ("http://headgate/webhooks/mlflow", "secret"))
+    desk = Desk(world.core, world.plant, world.runner, "worker-1", ("http://headgate/webhooks/mlflow", "secret"), 30)
     for number in range(rounds):
         assert world.run(world.ask("1" if number % 2 else "2"))["state"] == "LIVE"
         desk.sweep()

@@ -24,7 +24,8 @@ def add_deliveries(database: Database, count: int, age: timedelta, acted_on: boo
 
 def is_known(database: Database, delivery: str) -> bool:
     with database.begin() as session:
-        return not registry.add_delivery(session, "mlflow", delivery, "e", "m")
+        call = {"source": "mlflow", "delivery_id": delivery, "event": "e", "model": "m"}
+        return not registry.add_delivery(session, call)
 
 
 def test_webhook_calls_are_forgotten_after_a_month_unless_nobody_acted_on_them_yet(database: Database) -> None:
@@ -71,5 +72,5 @@ def test_an_idempotency_key_is_free_again_after_a_month(database: Database) -> N
 def test_a_poll_forgets(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     add_deliveries(database, 1, OLD)
-    Desk(world.core, world.plant, world.runner, "worker-1", ("http://headgate/webhooks/mlflow", "secret")).poll()
+    Desk(world.core, world.plant, world.runner, "worker-1", ("http://headgate/webhooks/mlflow", "secret"), 30).poll()
     assert not is_known(database, "31-True-0")
