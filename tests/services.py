@@ -122,9 +122,18 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running PostgreSQL; `base` is a SQLAlchemy URL without the database's name."""
+    """A PostgreSQL; `base` is a SQLAlchemy URL without the database's name. It runs while `run()` is entered, which may
+    be done again and again: the data stays."""
 
     base: str
+    run: Callable[[], contextlib.AbstractContextManager[None]]
+
+    def admin(self, *statements: str) -> None:
+        """Carry out statements as its owner, each by itself."""
+        with psycopg.connect(_libpq(f"{self.base}/postgres"), autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            for statement in statements:
+                connection.execute(sql.SQL(statement))
 
     def fresh(self) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
@@ -140,7 +149,14 @@ def _libpq(url: str) -> str:
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """A throw-away PostgreSQL, quick and not crash-safe; its log lies in `folder`."""
+    """A throw-away PostgreSQL that runs, quick and not crash-safe; its log lies in `folder`."""
+    with stopped_postgres(folder) as server, server.run():
+        yield server
+
+
+@contextlib.contextmanager
+def stopped_postgres(folder: Path) -> Iterator[Postgres]:
+    """The same, not yet started."""
     programs = _postgres_programs()
     with _postgres_home(folder) as (home, user):
         password = secrets.token_hex(16)
@@ -169,11 +185,13 @@ def postgres(folder: Path) -> Iterator[Postgres]:
             return True
 
         command = [str(programs / "postgres"), "-D", str(home / "data"), "-p", str(port), *flags]
-        # SIGINT is its fast shutdown; SIGTERM would wait for every client to leave.
-        with _running(
-            command, folder / "postgres.log", ready, psycopg.OperationalError, stop=signal.SIGINT, cwd=home, **user
-        ):
-            yield Postgres(base)
+
+        def run() -> contextlib.AbstractContextManager[None]:
+            # SIGINT is its fast shutdown; SIGTERM would wait for every client to leave.
+            log, stop = folder / "postgres.log", signal.SIGINT
+            return _running(command, log, ready, psycopg.OperationalError, stop=stop, cwd=home, **user)
+
+        yield Postgres(base, run)
 
 
 def _postgres_programs() -> Path:
