@@ -30,6 +30,12 @@ def pending(session: Session, model: str | None = None, limit: int = 500) -> Seq
     return session.scalars(query).all()
 
 
+def waiting_models(session: Session) -> set[str]:
+    """The models that something unsent is about."""
+    query = select(OutboxRow.model).where(OutboxRow.next_try_at.is_not(None)).distinct()
+    return set(session.scalars(query))
+
+
 def has_due(session: Session, late: timedelta = timedelta(0)) -> bool:
     """Whether something is to be sent now, or was so `late` ago."""
     query = select(OutboxRow.id).where(OutboxRow.next_try_at <= now(session) - late).limit(1)

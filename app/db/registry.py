@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.db.models import ChangeRow, Delivery, ObservedModel, Setting
+from app.db.models import ChangeRow, Delivery, ObservedModel, Setting, table
 from app.db.session import insert_or_ignore, now
 from app.domain.registry import Change, Event, ModelView
 
@@ -56,6 +57,27 @@ def store(session: Session, name: str, view: ModelView | None, generation: int) 
         .execution_options(synchronize_session=False)
     )
     return session.execute(newer).first() is not None
+
+
+def store_new(session: Session, views: Sequence[ModelView]) -> bool:
+    """Store models that were never seen; False, and nothing is stored, where somebody was faster with one of them."""
+    first = {"generation": 1, "observed_at": now(session)}
+    rows = [{**first, "name": view.name, "view": view.as_json()} for view in views]
+    if not rows:
+        return True
+    try:
+        with session.begin_nested():
+            session.execute(insert(table(ObservedModel)), rows)
+    except IntegrityError:
+        return False
+    return True
+
+
+def add_changes(session: Session, lines: Sequence[tuple[Change, str]], via: str) -> None:
+    """Write many lines of the ledger, each with its note, that open nothing and that MLflow has no webhook for."""
+    rows = [{**vars(change), "note": note, "via": via, "seen_at": now(session)} for change, note in lines]
+    if rows:
+        session.execute(insert(table(ChangeRow)), rows)
 
 
 def add_change(

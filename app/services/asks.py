@@ -13,6 +13,7 @@ from app.parts import Core
 from app.services import writeback
 from app.services.promotions import open_promotion, stop
 
+FIRST_LOOK = "first look at this registry: a stage set before is history, not a request"
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
@@ -23,7 +24,7 @@ def answer(
     as it is now, None where it is gone; `known` False marks the first look at a registry."""
     _, ask = interpret(change, policy)
     if ask is not None and change.field == "stage" and not known:
-        return None, "first look at this registry: a stage set before is history, not a request"
+        return None, FIRST_LOOK
     if ask is not None:
         return open_ask(session, core, policy, ask, trouble), ""
     if change.field == f"tag:{ASK_TAG}" and change.after is not None:
@@ -32,6 +33,14 @@ def answer(
     if kind == "alias" and name in policy.environments and after is not None:
         return None, writeback.put_back(session, change, name, after.versions)
     return None, ""
+
+
+def note_of_history(change: Change, policy: Policy, known: bool) -> str | None:
+    """The note for a change of a model that is new to us and serves nowhere, if all that it wants is to be noted."""
+    _, ask = interpret(change, policy)
+    if ask is not None:
+        return FIRST_LOOK if change.field == "stage" and not known else None
+    return None if change.field == f"tag:{ASK_TAG}" else ""
 
 
 def policy_for(core: Core, model: str, found: list[Change]) -> tuple[Policy, str]:

@@ -15,7 +15,7 @@ from app.domain.registry import OWN as OWN
 from app.domain.registry import POLL as POLL
 from app.domain.registry import WEBHOOK as WEBHOOK
 from app.parts import Core
-from app.services import asks, deliveries, swallowed
+from app.services import asks, baseline, deliveries, swallowed
 from app.services.outbox import is_own
 
 log = logging.getLogger(__name__)
@@ -129,12 +129,18 @@ def poll(core: Core) -> int:
     with core.db.read() as session:
         seen = registry.all_observed(session)
         waiting = set(registry.unobserved_models(session))
-    differing = set()
+        known = registry.has_baseline(session)
+    differing, fresh, taken = set[str](), list[ModelView](), 0
     for view in core.registry.snapshot():
         if not can_be_watched(view.name):
             log.warning("intake.unwatched", extra={"model": view.name[:MAX_NAME]})
+        elif view.name not in seen and view.name not in waiting:
+            fresh.append(view)
         elif seen.pop(view.name, None) != view:
             differing.add(view.name)
+        if len(fresh) == baseline.CHUNK:
+            taken += _take(core, fresh, known, differing)
+    taken += _take(core, fresh, known, differing)
     differing |= seen.keys() | waiting
     missed = sum(not _observe_or_log(core, model, WEBHOOK if model in waiting else POLL) for model in sorted(differing))
     if not missed:
@@ -142,7 +148,17 @@ def poll(core: Core) -> int:
         with core.db.begin() as session:
             registry.set_baseline(session)
     swallowed.recover(core)
-    return len(differing)
+    return taken + len(differing)
+
+
+def _take(core: Core, fresh: list[ModelView], known: bool, differing: set[str]) -> int:
+    """Write down what is new and asks for nothing, and empty the list; what is left goes to `differing`. Returns how
+    many were written down."""
+    left = baseline.take(core, fresh, known) if fresh else set[str]()
+    taken = len(fresh) - len(left)
+    differing |= left
+    fresh.clear()
+    return taken
 
 
 def observe_each(core: Core, models: Sequence[str]) -> None:
