@@ -217,34 +217,59 @@ def _postgres_home(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield Path(home), {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
+class RedisServer:
+    """A Redis that keeps nothing on disk, in a folder and on a port of its own; it may be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._program = shutil.which("redis-server")
+        if self._program is None:
+            raise _missing("redis-server", "redis-server")
+        self._folder, self._port = folder, free_port()
+        self.url = f"redis://{LOOPBACK}:{self._port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, empty, and wait until it answers."""
+        options = ["--bind", LOOPBACK, "--dir", str(self._folder), "--save", "", "--appendonly", "no"]
+        command = [str(self._program), "--port", str(self._port), *options]
+        log = self._folder / "redis.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        _wait(self._process, log, lambda: bool(self.say("PING")), redis_client.ConnectionError)
+
+    def say(self, *words: str | int) -> Any:
+        """Give it a command over a connection of its own; returns its answer."""
+        with redis_client.Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP has it keep its connections and answer nothing; SIGCONT ends that."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9: all it held is lost, and its port is closed until it is started again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path) -> Iterator[RedisServer]:
+    """A running Redis; killed when the block ends."""
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
     """A Redis that keeps nothing on disk; yields its URL."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise _missing("redis-server", "redis-server")
-    port = free_port()
-    url = f"redis://{LOOPBACK}:{port}/0"
-
-    def ready() -> bool:
-        with redis_client.Redis.from_url(url) as client:
-            return bool(client.ping())
-
-    command = [
-        program,
-        "--port",
-        str(port),
-        "--bind",
-        LOOPBACK,
-        "--dir",
-        str(folder),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]
-    with _running(command, folder / "redis.log", ready, redis_client.ConnectionError):
-        yield url
+    with redis_server(folder) as server:
+        yield server.url
 
 
 def _missing(program: str, package: str) -> RuntimeError:

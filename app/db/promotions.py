@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -218,14 +218,23 @@ def due(session: Session, limit: int = 200, late: timedelta = timedelta(0)) -> S
 def wake(session: Session, promotion_id: int) -> None:
     """Make a promotion due at once: something it waits for may have come."""
     query = update(Promotion).where(Promotion.id == promotion_id, Promotion.next_run_at.is_not(None))
-    session.execute(query.values(next_run_at=now(session)).execution_options(synchronize_session=False))
+    session.execute(query.values(next_run_at=_woken(session)).execution_options(synchronize_session=False))
 
 
 def wake_waiting(session: Session, model: str, environment: str) -> None:
     """Make due at once whatever waits until the model and environment are free."""
     query = update(Promotion).where(Promotion.model == model, Promotion.environment == environment)
     query = query.where(_is_in(State.REQUESTED), Promotion.next_run_at.is_not(None))
-    session.execute(query.values(next_run_at=now(session)).execution_options(synchronize_session=False))
+    session.execute(query.values(next_run_at=_woken(session)).execution_options(synchronize_session=False))
+
+
+def _woken(session: Session) -> ColumnElement[datetime]:
+    """When a promotion is due once it is woken. What is overdue stays so, or whoever looks for what is late would never
+    find it; while a step runs, the new time tells its worker that it was woken. The row is written in either case: a
+    claim that comes meanwhile waits for what the waking transaction brings."""
+    moment = now(session)
+    overdue = and_(Promotion.lease_owner.is_(None), Promotion.next_run_at <= moment)
+    return case((overdue, Promotion.next_run_at), else_=moment)
 
 
 def open_for(session: Session, model: str, environment: str) -> Sequence[Promotion]:

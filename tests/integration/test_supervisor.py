@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +28,18 @@ else:
     listener.bind(("127.0.0.1", int(sys.argv[1])))
     listener.listen()
     time.sleep(600)
+"""
+
+
+# A supervisor of its own, which says which process it has started.
+PARENT = """
+import sys
+from pathlib import Path
+from app.supervisor import Program, Supervisor
+supervisor = Supervisor(Path(sys.argv[1]))
+supervisor.start(Program("child", [sys.executable, "-c", "import time; time.sleep(600)"]))
+print(supervisor.pids()["child"], flush=True)
+supervisor.watch(lambda: False)
 """
 
 
@@ -90,3 +103,13 @@ def test_what_never_gets_ready_is_named(supervisor: Supervisor) -> None:
     supervisor.start(Program("slow", command, ready=lambda: False, patience=3))
     with pytest.raises(Fault, match="slow was not ready within 3 s"):
         supervisor.wait_ready("slow")
+
+
+def test_what_it_started_does_not_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    child.wait(20)
+    assert not child.is_running()

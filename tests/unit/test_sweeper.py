@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from app.adapters.celery_queue import make_app
 from app.db.models import Promotion
-from app.db.promotions import claim
+from app.db.promotions import claim, wake, wake_waiting
 from app.db.session import Database, now
 from app.domain.errors import Transient
 from app.domain.policy import Rollout, default_policy
@@ -119,6 +119,21 @@ def test_a_worker_whose_threads_are_busy_leaves_promotions_to_others(world: Worl
     assert stored(world, promotion_id).lease_epoch == 0
     sweeper(world, stop).look()
     until(lambda: world.show(promotion_id)["state"] == "LIVE")
+
+
+def test_what_is_woken_again_and_again_is_late_all_the_same(world: World, stop: threading.Event) -> None:
+    # Given something that is long due, when somebody wakes it without end,
+    promotion_id = ask(world)
+
+    def live() -> bool:
+        with world.database.begin() as session:
+            wake(session, promotion_id)
+            wake_waiting(session, MODEL, "staging")
+        return bool(world.show(promotion_id)["state"] == "LIVE")
+
+    # then it is run, although no message comes.
+    sweeper(world, stop).start()
+    until(live)
 
 
 def test_a_worker_that_is_told_to_stop_ends_its_step_and_another_one_goes_on(world: World) -> None:
