@@ -4,11 +4,19 @@ A counter and not the highest epoch of the promotions: on PostgreSQL two claims 
 highest one, while the counter's row makes them take turns.
 """
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import Fence
+from app.db.models import Fence, table
 from app.db.session import insert_or_ignore
+
+_FENCES = table(Fence)
+_RAISE = (
+    update(_FENCES)
+    .where(_FENCES.c.model == bindparam("of_model"), _FENCES.c.environment == bindparam("of_environment"))
+    .values(token=_FENCES.c.token + 1)
+    .returning(_FENCES.c.token)
+)
 
 
 def issue(session: Session, model: str, environment: str) -> int:
@@ -16,12 +24,11 @@ def issue(session: Session, model: str, environment: str) -> int:
 
     Whoever asks has locked its promotion before, never after: so nobody waits in a circle.
     """
-    query = update(Fence).where(Fence.model == model, Fence.environment == environment)
-    raised = query.values(token=Fence.token + 1).returning(Fence.token).execution_options(synchronize_session=False)
-    token = session.execute(raised).scalar_one_or_none()
+    where = {"of_model": model, "of_environment": environment}
+    token: int | None = session.execute(_RAISE, where).scalar_one_or_none()
     if token is None:
         insert_or_ignore(session, Fence, {"model": model, "environment": environment, "token": 0})
-        token = session.execute(raised).scalar_one()
+        token = session.execute(_RAISE, where).scalar_one()
     return token
 
 

@@ -21,6 +21,20 @@ _KNOWN = [state.value for state in State]
 """A state that a newer worker wrote is that worker's to run: ours leaves the row alone."""
 _PROMOTIONS, _STEPS = table(Promotion), table(StepRun)
 _LOCKED = select(Promotion).where(Promotion.id == bindparam("id")).with_for_update()
+_CLAIM = (
+    update(Promotion)
+    .where(Promotion.id == bindparam("wanted"), Promotion.next_run_at <= bindparam("moment"))
+    .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < bindparam("moment")))
+    .where(Promotion.state.in_(_KNOWN))
+    .values(
+        crashes=Promotion.crashes + case((Promotion.lease_owner.is_not(None), 1), else_=0),
+        lease_owner=bindparam("new_owner"),
+        lease_until=bindparam("new_until"),
+    )
+    .returning(Promotion)
+    .execution_options(synchronize_session=False, populate_existing=True)
+)
+_FENCE = update(_PROMOTIONS).where(_PROMOTIONS.c.id == bindparam("wanted"))
 _WRITE_HELD = (
     update(_PROMOTIONS)
     .where(_PROMOTIONS.c.id == bindparam("held_id"), _PROMOTIONS.c.state == bindparam("held_state"))
@@ -82,23 +96,13 @@ def claim(session: Session, promotion_id: int, owner: str, ttl: timedelta) -> tu
     A lease that was left behind by a process that died counts as one crash of the present step.
     """
     moment = now(session)
-    query = (
-        update(Promotion)
-        .where(Promotion.id == promotion_id, Promotion.next_run_at <= moment, Promotion.state.in_(_KNOWN))
-        .where(or_(Promotion.lease_until.is_(None), Promotion.lease_until < moment))
-        .values(
-            crashes=Promotion.crashes + case((Promotion.lease_owner.is_not(None), 1), else_=0),
-            lease_owner=owner,
-            lease_until=moment + ttl,
-        )
-        .returning(Promotion)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    row = session.scalars(query).one_or_none()
+    wanted = {"wanted": promotion_id, "moment": moment, "new_owner": owner, "new_until": moment + ttl}
+    row = session.scalars(_CLAIM, wanted).one_or_none()
     if row is None:
         return None
-    row.lease_epoch = fences.issue(session, row.model, row.environment)
-    session.flush()
+    epoch = fences.issue(session, row.model, row.environment)
+    session.execute(_FENCE, {"wanted": promotion_id, "lease_epoch": epoch})
+    set_committed_value(row, "lease_epoch", epoch)
     return row, Claim(row.id, State(row.state), row.lease_epoch, owner, row.next_run_at, bool(row.stop))
 
 
