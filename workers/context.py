@@ -1,7 +1,7 @@
 """What a step gets to see: values read in one transaction, and the outside parts it may use."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -88,10 +88,12 @@ class Context:
 
 def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion, held: Claim) -> Context:
     """Read all that the step of `row` may need, in the caller's transaction."""
-    evidence = promotions.evidence(session, row.id)
-    stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
-    active = promotions.active_for(session, row.model, row.environment)
     steps = promotions.steps(session, row.id)
+    evidence = promotions.evidence_of(steps)
+    active = promotions.active_for(session, row.model, row.environment)
+    serving = releases.serving(session)
+    routes = release_service.routes_of(serving)
+    stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
 
     def prolong(session: Session) -> None:
         if not promotions.renew(session, held, timing.lease):
@@ -124,9 +126,9 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
             Decision(a.principal, a.role, a.decision, a.digest, a.weight) for a in principals.approvals(session, row.id)
         ],
         blocked_by=active.id if active is not None and active.id != row.id else None,
-        routes=release_service.routes(session),
-        route=release_service.route_of(session, row.model, row.environment),
-        leftovers=_leftovers(session, row, evidence),
+        routes=routes,
+        route=release_service.route_of(routes, row.model, row.environment),
+        leftovers=_leftovers(session, row, evidence, {release.name for release in serving}),
         fence=held.epoch,
         taken_over=row.crashes > 0,
         hold=hold,
@@ -145,11 +147,12 @@ def _digest_now(row: Promotion, evidence: Mapping[str, Evidence]) -> str:
         return ""
 
 
-def _leftovers(session: Session, row: Promotion, evidence: Mapping[str, Evidence]) -> list[tuple[str, str]]:
+def _leftovers(
+    session: Session, row: Promotion, evidence: Mapping[str, Evidence], serving: Set[str]
+) -> list[tuple[str, str]]:
     """What may still run for this promotion, or for those that it replaced, and serves no more."""
     found = [(spec["target"], spec["name"]) for spec in releases.retired_specs(session, row.model, row.environment)]
     build = evidence.get(State.BUILD.value)
     if build is not None and "name" in build and row.state != State.LIVE.value:  # a BUILD that failed has none
         found.append((build["target"], build["name"]))
-    serving = {release.name for release in releases.serving(session)}
     return [(target, name) for target, name in dict.fromkeys(found) if name not in serving]

@@ -316,4 +316,9 @@ def steps(session: Session, promotion_id: int) -> Sequence[StepRun]:
 
 def evidence(session: Session, promotion_id: int) -> dict[str, dict[str, Any]]:
     """What each finished step left behind, by state; the latest run counts."""
-    return {step.state: step.evidence for step in steps(session, promotion_id) if step.finished_at is not None}
+    return evidence_of(steps(session, promotion_id))
+
+
+def evidence_of(steps: Sequence[StepRun]) -> dict[str, dict[str, Any]]:
+    """The same, of steps that were read before."""
+    return {step.state: step.evidence for step in steps if step.finished_at is not None}

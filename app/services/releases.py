@@ -1,7 +1,7 @@
 """Releases: the routes that the database implies, the canary's lease, and keeping what serves alive."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,13 @@ def spec_of(plant: Plant, build: Mapping[str, Any]) -> ReleaseSpec:
 
 def routes(session: Session) -> list[Route]:
     """Where all traffic goes, as the database has it."""
+    return routes_of(releases.serving(session))
+
+
+def routes_of(serving: Sequence[Release]) -> list[Route]:
+    """The same, given all releases that serve."""
     found: dict[tuple[str, str], dict[str, Release]] = {}
-    for row in releases.serving(session):
+    for row in serving:
         found.setdefault((row.model, row.environment), {})[row.role] = row
     return [_route(model, environment, roles) for (model, environment), roles in sorted(found.items())]
 
@@ -53,9 +58,9 @@ def _route(model: str, environment: str, roles: Mapping[str, Release]) -> Route:
     )
 
 
-def route_of(session: Session, model: str, environment: str) -> Route:
+def route_of(routes: Sequence[Route], model: str, environment: str) -> Route:
     """The route of one model, which may be empty."""
-    known = (route for route in routes(session) if (route.model, route.environment) == (model, environment))
+    known = (route for route in routes if (route.model, route.environment) == (model, environment))
     return next(known, Route(model, environment, None))
 
 
@@ -112,7 +117,8 @@ def _tend_one(db: Database, plant: Plant, row: Release) -> bool:
         fence = fences.current(session, row.model, row.environment)
         held = promotions.moves_traffic(session, row.model, row.environment)
         serves = releases.set_stable_endpoint(session, row.id, vars(endpoint))
-        every, mine = routes(session), route_of(session, row.model, row.environment)
+        every = routes(session)
+        mine = route_of(every, row.model, row.environment)
         moving = releases.in_role(session, row.model, row.environment, releases.CANARY) is not None
     if not serves:
         if found is None:
