@@ -16,7 +16,7 @@ from tests.crash.lanes import REST, Lane
 from tests.crash.points import every
 from tests.crash.tally import Tally
 
-ARMED = 3
+ARMED = 6
 PATIENCE = 4.0
 """How many seconds a point stays armed that nobody reaches."""
 STUCK_SECONDS = 30.0

@@ -110,8 +110,9 @@ class Lane:
 
     def _watch(self, row: Mapping[str, Any]) -> None:
         number, digest, state = row["id"], row["digest"], State(row["state"])
-        if state is self.doomed and not self.cancelled:
-            self.cancelled = self.people.cancel(number)
+        if state is self.doomed:
+            # Whether or not an answer comes: an API that dies after its commit has heard it.
+            self.cancelled, self.doomed = True, None if self.people.cancel(number) else state
             return
         match state:
             case State.CANCELLED if self.cancelled:
