@@ -229,7 +229,7 @@ def test_the_server_outlives_a_starter_that_dies_before_it_wrote_anything_down(h
         class Dies(TritonProcess):
             def _write_state(self, name, running):
                 os.kill(os.getpid(), signal.SIGKILL)
-        Dies(Path(home), Path(triton), Path(backend)).start(ReleaseSpec(name, model, Path(repository)))
+        Dies(Path(home), Path(triton), Path(backend)).start(ReleaseSpec(name, model, Path(repository)), 1)
     """)
     arguments = [str(part) for part in (home, TRITON, BACKEND, release.name, release.model, release.repository)]
     died = subprocess.run([sys.executable, "-c", starter, *arguments], cwd=ROOT, check=False, timeout=60)

@@ -71,6 +71,6 @@ def test_every_part_that_stands_behind_a_port_is_watched() -> None:
 def test_every_commit_and_every_method_of_a_port_is_a_point() -> None:
     points = set(every())
     assert {f"commit.app.services.intake._record.{side}" for side in ("before", "after")} <= points
-    assert "commit.workers.runner.Runner._record.before" in points
+    assert any(point.startswith("commit.workers.runner.Runner.") for point in points)
     assert {f"registry.{name}.after" for name in failpoints.methods(ports.Registry)} <= points
     assert "broker.publish.before" in points

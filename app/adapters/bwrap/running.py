@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app import failpoints
+
 _HEAD_BYTES, _TAIL_BYTES, _CHUNK = 256, 16 << 10, 1 << 16
 _MAX_TALK_BYTES = 64 << 20
 _LOOK_SECONDS = 0.2
@@ -60,7 +62,8 @@ def run_bounded(command: Callable[[int], Sequence[str]], pass_fds: Sequence[int]
     info_out, info_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
-            process = _start(command(info_in), [*pass_fds, info_in])
+            with failpoints.around("bwrap.start"):
+                process = _start(command(info_in), [*pass_fds, info_in])
         finally:
             os.close(info_in)
         with process:

@@ -11,6 +11,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
+from app import failpoints
 from app.adapters.docker_engine.daemon import Daemon, translated
 from app.adapters.docker_engine.fences import CONFLICT, Fences, Names
 from app.domain.errors import Fault, LostLease
@@ -173,7 +174,8 @@ class TritonDocker:
     def _tell(self, order: Callable[[Any], object]) -> None:
         """Give an order about a container by its name, which holds a token. Raises _Again where it has another now."""
         try:
-            order(self._daemon.client().api)
+            with failpoints.around("docker.tell"):
+                order(self._daemon.client().api)
         except NotFound as error:
             raise _Again from error
         except APIError as error:
@@ -187,7 +189,8 @@ class TritonDocker:
         options = self._options(spec, image, names.held(fence))
         try:
             try:
-                container = client.containers.create(image, **options)
+                with failpoints.around("docker.create"):
+                    container = client.containers.create(image, **options)
             except ImageNotFound:
                 client.images.pull(image)
                 container = client.containers.create(image, **options)

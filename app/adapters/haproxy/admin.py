@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from app import failpoints
 from app.domain.errors import Fault, Transient
 
 _TIMEOUT = 10.0
@@ -52,14 +53,16 @@ class Admin:
     def tell(self, *commands: str) -> None:
         """Run commands as one line, so that nothing comes between them. Raises Fault for what HAProxy refuses."""
         line = "; ".join(f"@1 {command}" for command in commands)
-        said = _exchange(self._master, line).decode(errors="replace")
+        with failpoints.around("haproxy.tell"):
+            said = _exchange(self._master, line).decode(errors="replace")
         refused = [text for text in said.splitlines() if text.strip() and not _MOVED.search(text)]
         if refused:
             raise Fault(f"HAProxy refused {commands}: {' '.join(refused)}", "See that its version is 2.6 or later.")
 
     def reload(self) -> None:
         """Ask the master for a new worker; it closes the connection before there is one."""
-        _exchange(self._master, "reload")
+        with failpoints.around("haproxy.reload"):
+            _exchange(self._master, "reload")
 
     def structure(self) -> str:
         """The digest that the running configuration was written with, or nothing."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from app import failpoints
 from app.adapters.haproxy import samples
 from app.adapters.haproxy.admin import Admin
 from app.adapters.haproxy.config import files, structure
@@ -190,12 +191,13 @@ class HAProxyRouter:
     @staticmethod
     def _keep(path: Path, content: bytes) -> None:
         """Replace a file in one step; only its owner may read it, for it tells who may ask for which release."""
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(path)
+        with failpoints.around("haproxy.file"):
+            handle, name = tempfile.mkstemp(dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(handle)
+            Path(name).replace(path)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from app import failpoints
 from app.adapters.local_store.copying import Entry, Quotas, copy_file, copy_tree, open_folder, sync_folder
 from app.domain.digests import canonical, digest_bytes
 from app.domain.errors import Fault, Rejected
@@ -191,7 +192,8 @@ class LocalStore:
         """Move what is complete and on disk to its place; whoever comes second leaves the first one's copy there."""
         try:
             # A folder never replaces a filled one; a file may replace an equal file, which changes nothing.
-            staged.rename(home)
+            with failpoints.around("store.settle"):
+                staged.rename(home)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise

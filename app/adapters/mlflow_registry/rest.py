@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from app import failpoints
 from app.domain.errors import Fault, Transient
 
 DOES_NOT_EXIST = "RESOURCE_DOES_NOT_EXIST"
@@ -116,7 +117,7 @@ class Rest:
     @contextlib.contextmanager
     def _open(self, method: str, path: str, **content: Any) -> Iterator[httpx.Response]:
         try:
-            with self._client.stream(method, path, **content) as response:
+            with failpoints.around("mlflow.call"), self._client.stream(method, path, **content) as response:
                 if not response.is_success:
                     raise self._refusal(path, response)
                 yield response

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import psutil
 
+from app import failpoints
 from app.domain.errors import Fault
 
 _POLL = 0.05
+# However long a killed process may take to be gone: it has memory to give back.
+_DEATH_SECONDS = 10.0
 
 # The shell leaves the server to init and ends, so that the worker has no child to reap, and says which process it is.
 _DETACH = '"$@" >&2 </dev/null & echo $!'
@@ -62,7 +65,7 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], folder: Path, 
         Fault: there is no room for another process.
     """
     try:
-        with log.open("wb") as output:
+        with failpoints.around("triton.spawn"), log.open("wb") as output:
             shell = subprocess.run(
                 ["sh", "-c", _DETACH, "sh", *command],
                 env=dict(environment),
@@ -104,28 +107,36 @@ def find(marker: str, program: str) -> list[ProcessId]:
 
 def listening_ports(process: ProcessId) -> set[int]:
     """The TCP ports on which that very process listens now."""
+    return _ports(process, psutil.CONN_LISTEN)
+
+
+def has_clients(process: ProcessId) -> bool:
+    """Whether anybody has a connection to that very process, idle ones included."""
+    return bool(_ports(process, psutil.CONN_ESTABLISHED) & listening_ports(process))
+
+
+def _ports(process: ProcessId, status: str) -> set[int]:
     try:
         sockets = psutil.Process(process.pid).net_connections("tcp")
     except psutil.NoSuchProcess:
         return set()
-    return {int(found.laddr.port) for found in sockets if found.status == psutil.CONN_LISTEN}
+    return {int(found.laddr.port) for found in sockets if found.status == status}
 
 
 def end(process: ProcessId, patience: float) -> None:
-    """Ask the process to end, kill it when `patience` seconds are over, and wait until its children are gone too."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
+    """Ask the process to end, kill it when `patience` seconds are over, and wait until it is gone."""
     _signal(process, signal.SIGTERM)
     if not _gone(process, patience):
         _signal(process, signal.SIGKILL)
-        _gone(process, patience)
-    # Triton's stubs end by themselves when they miss their parent, and then take their shared memory with them.
-    _, left = psutil.wait_procs(children, timeout=5)
-    for child in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+        _gone(process, _DEATH_SECONDS)
+
+
+def kill_all(prefix: str) -> None:
+    """Kill every process with an argument that begins like this, and wait until they are gone."""
+    found = [pid for pid in psutil.pids() if any(part.startswith(prefix) for part in command_line(pid)[1:])]
+    for process in filter(None, map(identify, found)):
+        _signal(process, signal.SIGKILL)
+        _gone(process, _DEATH_SECONDS)
 
 
 def _signal(process: ProcessId, number: signal.Signals) -> None:

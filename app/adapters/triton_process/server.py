@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from app import failpoints
 from app.adapters.triton_process import processes, runtime
 from app.domain.errors import Fault, Transient
 from app.domain.fencing import refuse_stale
@@ -26,6 +27,7 @@ Ports = tuple[int, int, int]
 
 _PROGRAM = "tritonserver"
 _POLL = 0.05
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where the kernel shows it
 _ATTEMPTS = 5
 # Seconds that Triton may take for its own end, over and above the drain, before it is killed.
 _GRACE = 5
@@ -109,7 +111,7 @@ class TritonProcess:
                 if self._becomes_ready(running):
                     return running.endpoint
                 # It runs and does not answer: it serves nobody, so a fresh one can only be better.
-                processes.end(running.process, self._drain + _GRACE)
+                self._end(spec.name, running)
             return self._start_afresh(spec).endpoint
 
     def find(self, name: str) -> Endpoint | None:
@@ -127,13 +129,22 @@ class TritonProcess:
                 self._hold(name, fence)
             running = self._find(name)
             if running:
-                processes.end(running.process, self._drain + _GRACE)
+                # Triton takes three seconds for its own end even where nobody waits for an answer.
+                self._end(name, running)
             self._state_file(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """All releases of this `home` that run."""
         found = sorted(file.parent.name for file in self._home.glob("releases/*/server.json"))
         return [name for name in found if self._find(name)]
+
+    def _end(self, name: str, running: _Running) -> None:
+        """Triton takes three seconds for its own end even where nobody waits for an answer: then it is not asked. The
+        stubs in which its models run would end by themselves, seconds after they miss their parent."""
+        processes.end(running.process, self._drain + _GRACE if processes.has_clients(running.process) else 0)
+        processes.kill_all(self._memory(name))
+        for region in _SHARED_MEMORY.glob(f"{self._memory(name)}*"):
+            region.unlink(missing_ok=True)
 
     def _start_afresh(self, spec: ReleaseSpec) -> _Running:
         log = self._log_file(spec.name)
@@ -143,7 +154,7 @@ class TritonProcess:
                 self._write_state(spec.name, running)
                 if self._becomes_ready(running):
                     return running
-                processes.end(running.process, self._drain + _GRACE)
+                self._end(spec.name, running)
                 self._state_file(spec.name).unlink(missing_ok=True)
             said = processes.last_lines(log)
             # Somebody took a port between our look and Triton's: not the model's doing, so others are tried.
@@ -169,6 +180,7 @@ class TritonProcess:
             self._marker(spec.name),
             f"--model-repository={spec.repository.resolve()}",
             f"--backend-directory={engine.backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._memory(spec.name)}",
             "--model-control-mode=explicit",
             f"--load-model={spec.model}",
             "--disable-auto-complete-config",
@@ -220,6 +232,10 @@ class TritonProcess:
         place = hashlib.sha256(str(self._home).encode()).hexdigest()[:8]
         return f"--id=headgate/{place}/{name}"
 
+    def _memory(self, name: str) -> str:
+        """How the shared memory of Triton and its stubs is called: what a killed server leaves of it can be found."""
+        return f"headgate-{hashlib.sha256(self._marker(name).encode()).hexdigest()[:16]}-"
+
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise Fault(f"{name!r} cannot name a release.", "Use letters, digits, '.', '_', '@' and '-'.")
@@ -243,8 +259,9 @@ class TritonProcess:
         """Write whole or not at all. The ports are for people; the command line is what counts."""
         draft = self._state_file(name).with_suffix(".draft")
         ports = {part: int(running.option(f"{part}-port")) for part in ("http", "grpc", "metrics")}
-        draft.write_text(json.dumps({**asdict(running), "ports": ports}, indent=1), encoding="utf-8")
-        draft.replace(self._state_file(name))
+        with failpoints.around("triton.state"):
+            draft.write_text(json.dumps({**asdict(running), "ports": ports}, indent=1), encoding="utf-8")
+            draft.replace(self._state_file(name))
 
     def _hold(self, name: str, fence: int) -> None:
         """Compare the caller's token with the highest one seen for the release, and keep it. It outlives the release:
