@@ -192,7 +192,7 @@ class Runner:
         if row.stop and isinstance(outcome, End):
             # Who asked to stop was told that it will: that the step came to another end meanwhile changes nothing.
             outcome = End(State(row.stop["state"]), row.stop["reason"], outcome.evidence)
-        elif row.stop and not held.stopping:
+        elif (row.stop and not held.stopping) or (isinstance(outcome, Done | End) and _undecided(row, held)):
             promotions.reschedule(session, held, now(session))
             return True
         match outcome:
@@ -249,6 +249,11 @@ class Runner:
         finally:
             done.set()
             thread.join()
+
+
+def _undecided(row: Promotion, held: Claim) -> bool:
+    """Whether somebody decided while the decisions were counted: who was told that it is recorded is heard, too."""
+    return held.state is State.APPROVAL and row.next_run_at != held.due
 
 
 def _quarantined(row: Promotion, reason: str) -> str:

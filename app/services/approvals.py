@@ -63,7 +63,9 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
 
 def _check(row: Promotion, caller: Caller, digest: str) -> None:
     rules = thaw(row.policy).approvals
-    if row.state != State.APPROVAL.value or row.stop:
+    if row.stop:
+        raise Conflict(f"Promotion {row.id} is being ended {row.stop['state']}: {row.stop['reason']}.")
+    if row.state != State.APPROVAL.value:
         raise Conflict(f"Promotion {row.id} is {row.state} and does not wait for approval.")
     if caller.role not in rules.roles:
         wanted = " or ".join(rules.roles)

@@ -204,12 +204,14 @@ def cancel(core: Core, promotion_id: int, reason: str, by: str) -> Promotion:
 
     Raises:
         NotFound: there is no such promotion.
-        Conflict: it has already ended.
+        Conflict: it has already ended, or is being ended otherwise.
     """
     with core.db.begin() as session:
         row = _existing(session, promotion_id)
         if row.state in ENDED:
             raise Conflict(f"Promotion {promotion_id} has already ended {row.state}.")
+        if row.stop and row.stop["state"] != State.CANCELLED.value:
+            raise Conflict(f"Promotion {promotion_id} is being ended {row.stop['state']}: {row.stop['reason']}.")
         stop(session, row, State.CANCELLED, reason or f"cancelled by {by}", by)
     core.queue.advance(promotion_id)
     core.queue.deliver()
