@@ -238,7 +238,10 @@ def _woken(session: Session) -> ColumnElement[datetime]:
     claim that comes meanwhile waits for what the waking transaction brings."""
     moment = now(session)
     overdue = and_(Promotion.lease_owner.is_(None), Promotion.next_run_at <= moment)
-    another = (Promotion.next_run_at == moment, moment - timedelta(milliseconds=1))  # two wakes in one tick of the clock
+    another = (
+        Promotion.next_run_at == moment,
+        moment - timedelta(milliseconds=1),
+    )  # two wakes in one tick of the clock
     return case((overdue, Promotion.next_run_at), another, else_=moment)
 
 
