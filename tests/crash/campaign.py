@@ -22,6 +22,7 @@ PATIENCE = 4.0
 STUCK_SECONDS = 30.0
 KILLING_SECONDS = 45.0
 _TICK = 0.05
+_LOOK_SECONDS = 0.5
 _SIGKILL = -9
 _KINDS = ("worker", "worker", "worker", "worker", "worker", "worker", "api", "api", "clock")
 """Which kind of process the next point is for: workers do nearly everything."""
@@ -38,7 +39,7 @@ class Campaign:
     armed: dict[str, float] = field(default_factory=dict)
     interrupted: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Promotions that a killed worker held: their epoch then, and the unix time of the kill."""
-    seen: int = 0
+    looked: float = 0.0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.tally.seed)
@@ -125,7 +126,6 @@ class Campaign:
         for point, at in struck.items():
             self.tally.kills[point] += 1
             self.armed.pop(point, None)
-            self.seen += 1
             if point.startswith("worker:"):
                 self._note_interrupted(rows, at, [death.pid for death in deaths])
         for death in deaths:
@@ -133,11 +133,17 @@ class Campaign:
                 self.tally.untrue.append(f"{death.name} ended by itself with status {death.status}")
             self.installation.start(death.name)
         self._note_recovered(rows)
-        for name, count in invariants.servers(self.installation.folder).items() if self.seen % 4 == 0 else ():
-            if count > 1:
-                self.tally.doubled.append(f"{count} servers run as {name}")
+        self._look_for_doubled_servers()
         for lane in self.lanes:
             lane.step(rows.get(lane.model))
+
+    def _look_for_doubled_servers(self) -> None:
+        if time.monotonic() < self.looked + _LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        for name, count in invariants.servers(self.installation.folder).items():
+            if count > 1:
+                self.tally.doubled.append(f"{count} servers run as {name}")
 
     def _newest(self) -> Mapping[str, Mapping[str, Any]]:
         """The newest promotion of each model."""

@@ -9,7 +9,7 @@ import httpx
 from tests.crash.models import request, version_that_answers
 from tests.crash.tally import Tally
 
-_PAUSE = 0.02
+_PAUSE = 0.05
 
 
 class Traffic:
