@@ -23,6 +23,7 @@ from tests.crash.models import POLICY, register
 from tests.crash.report import group
 from tests.crash.tally import Tally
 from tests.crash.traffic import Traffic
+from tests.docker_support import docker_engine, triton_cpu_base
 from tests.services import postgres, redis
 
 LANES = 12
@@ -33,13 +34,13 @@ RESULTS, DOCS = ROOT / ".headgate" / "faults.json", ROOT / "docs" / "benchmarks.
 _DISK = "/var/tmp"
 
 
-def campaign(database: str, kills: int, seed: int, lanes: int = LANES) -> Tally:
-    """Run one campaign in a fresh installation and return what it saw."""
+def campaign(database: str, kills: int, seed: int, lanes: int = LANES, docker: bool = False) -> Tally:
+    """Run one campaign in a fresh installation and return what it saw; with `docker` its releases are containers."""
     tally = Tally(seed)
     models = [f"lane-{number}" for number in range(lanes)]
-    with _backing(database) as (folder, url, broker):
+    with _backing(database, docker) as (folder, backing):
         policies = {model: POLICY.format(model=model) for model in models}
-        with installation(folder / "i", url, broker, policies) as found, _people(found) as people:
+        with installation(folder / "i", backing, policies) as found, _people(found) as people:
             register(people.registry, folder / "artifacts", models)
             rows = [Lane(model, people, tally, Random(f"{seed} {model}")) for model in models]
             with Traffic(found.router.address(ENVIRONMENT), lambda: [row.model for row in rows if row.served], tally):
@@ -50,8 +51,9 @@ def campaign(database: str, kills: int, seed: int, lanes: int = LANES) -> Tally:
 
 
 @contextlib.contextmanager
-def _backing(database: str) -> Iterator[tuple[Path, str, str]]:
-    """A folder, the URL of a migrated database, and a broker: files beside SQLite, Redis beside PostgreSQL."""
+def _backing(database: str, docker: bool) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder and the settings of what stands in it: a migrated database, a broker (files beside SQLite, Redis beside
+    PostgreSQL), and a Docker Engine where one is asked for."""
     with contextlib.ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-", dir=_DISK, ignore_cleanup_errors=True))
@@ -61,7 +63,13 @@ def _backing(database: str) -> Iterator[tuple[Path, str, str]]:
         if database == "postgresql":
             url, broker = stack.enter_context(postgres(folder)).fresh(), stack.enter_context(redis(folder))
         upgrade(url)
-        yield folder, url, broker
+        backing = {"HEADGATE_DATABASE_URL": url, "HEADGATE_BROKER_URL": broker}
+        if docker:
+            (folder / "engine").mkdir()
+            host = stack.enter_context(docker_engine(folder / "engine"))
+            image = {"HEADGATE_TRITON_IMAGE": triton_cpu_base(host)}
+            backing |= {"HEADGATE_TARGET": "docker", "HEADGATE_DOCKER_HOST": host, **image}
+        yield folder, backing
 
 
 @contextlib.contextmanager
@@ -91,12 +99,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="how many processes to kill on each database")
     parser.add_argument("--database", choices=DATABASES, action="append", help="default: both")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31), help="replays the order of the kills")
+    parser.add_argument("--docker", action="store_true", help="releases are containers of a real Docker Engine")
     parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
     about, found = report.machine(), {}
     for database in given.database or DATABASES:
-        tally = found[database] = campaign(database, given.kills, given.seed)
+        tally = found[database] = campaign(database, given.kills, given.seed, 3 if given.docker else LANES, given.docker)
         for sentence in tally.broken:
             print(f"BROKEN on {database}: {sentence}", flush=True)
         _keep_results(found)

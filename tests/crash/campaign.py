@@ -141,7 +141,7 @@ class Campaign:
         if time.monotonic() < self.looked + _LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        for name, count in invariants.servers(self.installation.folder).items():
+        for name, count in self.installation.servers().items():
             if count > 1:
                 self.tally.doubled.append(f"{count} servers run as {name}")
 

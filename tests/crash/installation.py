@@ -7,10 +7,12 @@ import select
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
 import httpx
 
 from app import wiring
@@ -70,6 +72,14 @@ class Installation:
                 found.append(Death(name, self.pids.pop(name), int(number), time.time()))
         return found
 
+    def servers(self) -> Counter[str]:
+        """How many servers run under each release name, from the process table or from Docker itself."""
+        if self.settings.target == "process":
+            return _processes(self.settings.home.resolve())
+        with contextlib.closing(docker.DockerClient(base_url=self.settings.docker_host)) as engine:
+            found = engine.containers.list(filters={"label": "headgate.release"}, ignore_removed=True)
+            return Counter(container.labels["headgate.release"] for container in found)
+
     def arm(self, point: str) -> None:
         """Have the next process that reaches `<process>:<point>` end there."""
         (self.failpoints / "armed" / point).write_text("kill")
@@ -102,17 +112,34 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installation(folder: Path, database: str, broker: str, policies: Mapping[str, str]) -> Iterator[Installation]:
-    """Everything up and answering until the block ends; `policies` holds the text of each model's policy file."""
-    (port, mlflow_port, http, grpc) = free_ports(4)
+def installation(folder: Path, backing: Mapping[str, str], policies: Mapping[str, str]) -> Iterator[Installation]:
+    """Everything up and answering until the block ends. `backing` are the HEADGATE_* variables of what is up already:
+    database, broker, Docker; `policies` holds the text of each model's policy file."""
     for name in ("failpoints/armed", "failpoints/hit", "failpoints/reached", "policies", "logs", "mlflow"):
         (folder / name).mkdir(parents=True)
     for model, text in policies.items():
         (folder / "policies" / f"{model}.yaml").write_text(text)
-    variables = {
+    variables = {**_variables(folder), **backing}
+    with contextlib.ExitStack() as stack:
+        settings = _settings(variables)
+        stack.enter_context(mlflow_server(folder / "mlflow", int(settings.mlflow_uri.rpartition(":")[2])))
+        router = wiring.router(settings)
+        router.write_config([])
+        ready = answers(f"{router.address(ENVIRONMENT)}/v2/health/ready")
+        stack.enter_context(running(router.command(), folder / "logs" / "router.log", ready))
+        stack.callback(_stop_releases, settings)
+        nursery = stack.enter_context(_nursery(folder, variables))
+        found = Installation(folder, settings, settings.mlflow_uri, nursery)
+        stack.callback(found.database.close)
+        found.start("api", "clock", *(f"worker-{number}" for number in range(WORKERS)))
+        _wait_for_api(settings.public_url)
+        yield found
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    (port, mlflow_port, http, grpc) = free_ports(4)
+    return {
         "HEADGATE_HOME": str(folder / "home"),
-        "HEADGATE_DATABASE_URL": database,
-        "HEADGATE_BROKER_URL": broker,
         "HEADGATE_MLFLOW_URI": f"http://{LOOPBACK}:{mlflow_port}",
         "HEADGATE_PUBLIC_URL": f"http://{LOOPBACK}:{port}",
         "HEADGATE_ROUTER_LEASE": f"{LOOPBACK}:{port}",
@@ -124,31 +151,30 @@ def installation(folder: Path, database: str, broker: str, policies: Mapping[str
         "CRASH_LOGS": str(folder / "logs"),
         "CRASH_THREADS": str(THREADS),
     }
+
+
+def _settings(variables: Mapping[str, str]) -> Settings:
+    """The settings as the processes read them; this process's own environment stays as it is."""
+    before = dict(os.environ)
     os.environ.update(variables)
-    settings = Settings()
+    try:
+        settings = Settings()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     wiring.prepare_home(settings)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mlflow_server(folder / "mlflow", mlflow_port))
-        router = wiring.router(settings)
-        router.write_config([])
-        ready = answers(f"{router.address(ENVIRONMENT)}/v2/health/ready")
-        stack.enter_context(running(router.command(), folder / "logs" / "router.log", ready))
-        stack.callback(_stop_releases, settings)
-        found = Installation(folder, settings, settings.mlflow_uri, stack.enter_context(_nursery(folder)))
-        stack.callback(found.database.close)
-        found.start("api", "clock", *(f"worker-{number}" for number in range(WORKERS)))
-        _wait_for_api(settings.public_url)
-        yield found
+    return settings
 
 
 @contextlib.contextmanager
-def _nursery(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _nursery(folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     with (folder / "logs" / "nursery.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            env={**os.environ, **variables},
             text=True,
         )
     try:
@@ -172,9 +198,24 @@ def _wait_for_api(url: str) -> None:
 
 
 def _stop_releases(settings: Settings) -> None:
-    server = wiring.triton(settings)
+    server = wiring.server(settings)
     for name in server.names():
         server.stop(name, None)
+
+
+def _processes(home: Path) -> Counter[str]:
+    found = Counter[str]()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if (process / "comm").read_text() != "tritonserver\n":
+                    continue
+                line = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue  # it has ended while we looked
+            if any(str(home) in part for part in line):
+                found[next(part.rpartition("/")[2] for part in line if part.startswith("--id="))] += 1
+    return found
 
 
 def answer(client: httpx.Client, method: str, path: str, **content: object) -> httpx.Response | None:

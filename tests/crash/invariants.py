@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import httpx
 from sqlalchemy import select
@@ -19,27 +18,11 @@ from tests.crash.tally import Tally
 _PATH = [(before.value, after.value) for before, after in itertools.pairwise(FLOW)]
 
 
-def servers(home: Path) -> Counter[str]:
-    """How many Triton servers of this installation run under each release name, from the process table."""
-    found = Counter[str]()
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if (process / "comm").read_text() != "tritonserver\n":
-                    continue
-                line = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue  # it has ended while we looked
-            if any(str(home) in part for part in line):
-                found[next(part.rpartition("/")[2] for part in line if part.startswith("--id="))] += 1
-    return found
-
-
 def check(installation: Installation, lanes: Iterable[Lane], tally: Tally) -> None:
     """Check everything that must hold while nothing is under way."""
     served = [lane for lane in lanes if lane.served]
     tally.doubled.extend(_doubled_steps(installation))
-    running = servers(installation.folder)
+    running = installation.servers()
     for lane in served:
         tally.untrue.extend(_untrue(installation, lane, running))
     expected = {
