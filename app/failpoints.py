@@ -16,6 +16,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,4 +118,5 @@ def _reach(folder: Path, point: str) -> None:
         (folder / "hit" / point).write_text(str(os.getpid()))
     except FileNotFoundError:
         return  # not armed, or another process was faster
-    os.kill(os.getpid(), signal.SIGSTOP if action[0] == "stop" else signal.SIGKILL)
+    # To this very thread: sent to the process, another thread may take it, and this one runs on until that one has.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if action[0] == "stop" else signal.SIGKILL)

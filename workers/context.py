@@ -87,7 +87,7 @@ class Context:
 
 
 def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion, held: Claim) -> Context:
-    """Read all that the step of `row` may need, in the caller's transaction."""
+    """Read all that the step of `row` may need."""
     steps = promotions.steps(session, row.id)
     evidence = promotions.evidence_of(steps)
     active = promotions.active_for(session, row.model, row.environment)

@@ -60,7 +60,7 @@ class Runner:
             if claimed is None:
                 return False
             row, held = claimed
-            context = load(session, self._core, self._plant, self._timing, row, held)
+        context = self._look(row, held)
         log.info("step.started", extra={"promotion": held.id, "state": held.state.value})
         try:
             with self._heartbeat(held):
@@ -72,6 +72,16 @@ class Runner:
                 promotions.let_go(session, held, self._timing.tick)
                 fences.catch_up(session, row.model, row.environment, error.seen)
             return False
+
+    def _look(self, row: Promotion, held: Claim) -> Context:
+        """Read what the step may need: after the claim, for on SQLite nobody else writes while a claim is under way."""
+        try:
+            with self._core.db.read() as session:
+                return load(session, self._core, self._plant, self._timing, row, held)
+        except Exception:
+            with self._core.db.begin() as session:
+                promotions.let_go(session, held, self._timing.tick)
+            raise
 
     def _claim(self, session: Session, promotion_id: int) -> tuple[Promotion, Claim] | None:
         """Take the promotion's lease, and write down who left it behind; None where there is nothing to do now."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InvalidatePoolError, OperationalError
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -21,7 +21,7 @@ from app.db.trouble import in_our_words
 
 BUSY_TIMEOUT_S = 15
 _PATIENT = f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}"
-_PAUSE_S = 0.001
+_PAUSE_S = 0.0002
 _BELIEVED_S = 1.0
 _LAST, _BEGUN, _USED = "last", "begun", "used"
 # A server that went away without a word is found out after this long, not after TCP's quarter of an hour. A process
@@ -180,18 +180,18 @@ def _take_turn(connection: Connection) -> None:
     assert isinstance(driver, sqlite3.Connection)
     driver.execute("PRAGMA busy_timeout = 0")
     try:
-        while not _has_begun(connection, last_try=time.monotonic() > end):
+        while _is_taken(driver) and time.monotonic() < end:
             time.sleep(_PAUSE_S)
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # so that what is wrong is said in SQLAlchemy's words
     finally:
         driver.execute(_PATIENT)
 
 
-def _has_begun(connection: Connection, last_try: bool) -> bool:
+def _is_taken(driver: sqlite3.Connection) -> bool:
+    """Begin to write; True where somebody else does."""
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    except OperationalError as error:
-        busy = isinstance(error.orig, sqlite3.OperationalError) and error.orig.sqlite_errorcode == sqlite3.SQLITE_BUSY
-        if last_try or not busy:
-            raise
-        return False
-    return True
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    return False

@@ -331,3 +331,23 @@ def test_a_clean_up_that_does_not_work_is_told(world: World) -> None:
     promotions.cancel(world.core, promotion_id, "", "ada")
     assert run_until_ended(world, promotion_id, 2) == "CANCELLED"
     assert "Docker does not answer." in world.show(promotion_id)["last_error"]
+
+
+def test_a_promotion_whose_record_cannot_be_read_is_given_back_without_a_crash(world: World) -> None:
+    promotion_id = world.ask("1")
+    policy = write_policy(world, promotion_id, {"triggers": "no triggers at all"})
+    with pytest.raises(ValueError, match="triggers"):
+        world.runner.advance(promotion_id)
+    write_policy(world, promotion_id, policy)
+    world.worker("worker-2").advance(promotion_id)
+    assert world.show(promotion_id)["state"] == "APPROVAL"
+    with world.database.read() as session:
+        assert session.get_one(Promotion, promotion_id).crashes == 0
+
+
+def write_policy(world: World, promotion_id: int, policy: dict[str, object]) -> dict[str, object]:
+    """Replace the policy that a promotion keeps; returns the one that was there."""
+    with world.database.begin() as session:
+        row = session.get_one(Promotion, promotion_id)
+        before, row.policy = row.policy, policy
+    return before
