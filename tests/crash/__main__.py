@@ -105,7 +105,8 @@ def main() -> int:
     print(f"seed {given.seed}", flush=True)
     about, found = report.machine(), {}
     for database in given.database or DATABASES:
-        tally = found[database] = campaign(database, given.kills, given.seed, 3 if given.docker else LANES, given.docker)
+        lanes = 3 if given.docker else LANES
+        tally = found[database] = campaign(database, given.kills, given.seed, lanes, given.docker)
         for sentence in tally.broken:
             print(f"BROKEN on {database}: {sentence}", flush=True)
         _keep_results(found)
