@@ -16,11 +16,11 @@ from tests.crash.lanes import REST, Lane
 from tests.crash.points import every
 from tests.crash.tally import Tally
 
-ARMED = 6
+ARMED = 14
 PATIENCE = 4.0
 """How many seconds a point stays armed that nobody reaches."""
 STUCK_SECONDS = 30.0
-KILLING_SECONDS = 45.0
+KILLING_SECONDS = 60.0
 _TICK = 0.05
 _LOOK_SECONDS = 0.5
 _SIGKILL = -9
