@@ -15,11 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite", help="what tests store in")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever touches the database is run on both: `-m database` finds it by its fixtures, so none is forgotten."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whatever touches the database is run on both: `-m database` finds it by its fixtures, so none is forgotten. What
+    says by itself that it runs `on` one of them is left to that run."""
     for item in items:
         if isinstance(item, pytest.Function) and {"empty_database", "new_database", "backing"} & set(item.fixturenames):
             item.add_marker("database")
+    wanted = config.getoption("--database")
+    items[:] = [item for item in items if (only := item.get_closest_marker("on")) is None or only.args == (wanted,)]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from tests.e2e.models import register
 from tests.services import RedisServer, redis_server
 from workers.shutdown import DRAIN_SECONDS
 
+pytestmark = pytest.mark.on("postgresql")
+
 MODEL = "wakeful"
 POLICY = f"""\
 model: {MODEL}

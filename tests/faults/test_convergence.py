@@ -22,6 +22,8 @@ from tests.convergence import checks
 from tests.convergence.people import MODELS, Crowd, Hand
 from tests.convergence.rig import Mortal, Rig, rig
 
+pytestmark = pytest.mark.on("postgresql")
+
 SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
 SEED = int(os.environ.get("CONVERGENCE_SEED", "20261123"))
 QUIET = ("quiet-1", "quiet-2", "quiet-3")

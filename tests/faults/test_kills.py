@@ -10,6 +10,8 @@ import pytest
 from examples.airbnb.stage import Stage, wait
 from tests.e2e.models import register
 
+pytestmark = pytest.mark.on("sqlite")
+
 MODEL = "mortal"
 POLICY = f"""\
 model: {MODEL}

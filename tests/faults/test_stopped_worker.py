@@ -13,6 +13,8 @@ from examples.airbnb.stage import Stage, wait
 from tests.e2e.models import register
 from tests.faults.test_kills import MODEL, POLICY, infer, reached, servers
 
+pytestmark = pytest.mark.on("postgresql")
+
 LEASE_AND_MORE = 8.0
 
 
