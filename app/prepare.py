@@ -2,9 +2,10 @@
 
 import logging
 import sys
+from datetime import timedelta
 
 from app import logs, wiring
-from app.db.migrate import DATABASE_PATIENCE, upgrade
+from app.db.migrate import upgrade
 from app.db.session import Database
 from app.domain.errors import HeadgateError, Transient
 from app.services.releases import routes
@@ -20,7 +21,7 @@ def main() -> int:
     wiring.prepare_home(settings)
     database = Database(settings.database)
     try:
-        upgrade(settings.database, DATABASE_PATIENCE)
+        upgrade(settings.database, timedelta(seconds=settings.database_patience_seconds))
         _write_router_config(settings, database)
     except HeadgateError as error:
         log.error("prepare.failed", extra={"reason": error.reason, "remedy": error.remedy})

@@ -14,6 +14,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".headgate"), description="the data folder")
     database_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; empty: SQLite in the data folder")
+    database_patience_seconds: float = Field(
+        60, ge=0, description="how long `up` and `prepare` wait for a database that may be starting too"
+    )
     broker_url: SecretStr = Field(SecretStr(""), description="Celery broker; empty: files in the data folder")
     mlflow_uri: str = Field("", description="MLflow's tracking server; empty: the one that `headgate up` starts")
     mlflow_port: int = Field(5000, description="the port of the local MLflow server that `headgate up` starts")

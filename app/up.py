@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet
 
 from app import logs, wiring
-from app.db.migrate import DATABASE_PATIENCE, upgrade
+from app.db.migrate import upgrade
 from app.db.session import Database
 from app.domain.errors import Fault, HeadgateError
 from app.services.releases import routes
@@ -52,7 +53,7 @@ def _run(stopping: list[int]) -> None:
     home = wiring.prepare_home(settings)
     os.environ["HEADGATE_HOME"] = str(home)
     _check_ports(settings, own_mlflow)
-    upgrade(settings.database, DATABASE_PATIENCE, lambda: bool(stopping))
+    upgrade(settings.database, timedelta(seconds=settings.database_patience_seconds), lambda: bool(stopping))
     ready = home / "up.json"
 
     def announce() -> None:

@@ -16,8 +16,6 @@ from app.db.trouble import in_our_words
 from app.domain.errors import Transient
 
 log = logging.getLogger(__name__)
-DATABASE_PATIENCE = timedelta(seconds=60)
-"""How long a start waits for a database that may be starting too."""
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -73,6 +73,7 @@ def _answers(settings: Settings) -> bool:
 def test_without_its_database_it_fails_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_ports(1)[0]
     monkeypatch.setenv("HEADGATE_DATABASE_URL", f"postgresql+psycopg://nobody:secret-word@127.0.0.1:{port}/none")
+    monkeypatch.setenv("HEADGATE_DATABASE_PATIENCE_SECONDS", "1")
     done = _prepare()
     assert done.returncode == 1
     assert "HEADGATE_DATABASE_URL" in done.stderr
