@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -44,7 +45,7 @@ def campaign(database: str, kills: int, seed: int, lanes: int = LANES, docker: b
             register(people.registry, folder / "artifacts", models)
             rows = [Lane(model, people, tally, Random(f"{seed} {model}")) for model in models]
             with Traffic(found.router.address(ENVIRONMENT), lambda: [row.model for row in rows if row.served], tally):
-                Campaign(found, rows, tally, kills).run()
+                Campaign(found, rows, tally, kills, _tell).run()
             if tally.broken:
                 _keep(folder)
     return tally
@@ -83,6 +84,11 @@ def _people(found: Installation) -> Iterator[People]:
         made = api.post("/api/v1/tokens", json={"name": "rita", "role": "reviewer"}).raise_for_status()
         reviewer.headers["Authorization"] = f"Bearer {made.json()['token']}"
         yield People(registry, api, reviewer)
+
+
+def _tell(tally: Tally) -> None:
+    counts = f"{tally.total} kills, {tally.live} live, {len(tally.broken)} promises broken"
+    print(f"{time.strftime('%H:%M:%S')} {counts}", flush=True)
 
 
 def _keep(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class Campaign:
     lanes: Sequence[Lane]
     tally: Tally
     wanted: int
+    told: Callable[[Tally], None]
+    """Hears after each phase how far it is."""
     armed: dict[str, float] = field(default_factory=dict)
     interrupted: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Promotions that a killed worker held: their epoch then, and the unix time of the kill."""
@@ -53,6 +55,7 @@ class Campaign:
             self._kill_for(KILLING_SECONDS)
             self._come_to_rest()
             invariants.check(self.installation, self.lanes, self.tally)
+            self.told(self.tally)
         self.tally.seconds = time.monotonic() - begun
         self.tally.reached = self.installation.reached()
 
