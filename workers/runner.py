@@ -87,7 +87,7 @@ class Runner:
         """Take the promotion's lease, and write down who left it behind; None where there is nothing to do now."""
         left = promotions.left_behind(session, promotion_id)
         crashes = left.crashes if left is not None else 0
-        if crashes >= SUSPECT and promotions.suspect_is_held(session, SUSPECT, promotion_id):
+        if crashes >= SUSPECT and promotions.holds_suspect(session, self._owner, SUSPECT, promotion_id):
             return None
         claimed = promotions.claim(session, promotion_id, self._owner, self._timing.lease)
         if claimed is not None and left is not None and left.owner is not None and claimed[0].crashes == crashes:

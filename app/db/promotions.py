@@ -114,10 +114,10 @@ def left_behind(session: Session, promotion_id: int) -> LeftBehind | None:
     return LeftBehind(found[0], found[1] + (found[0] is not None)) if found is not None else None
 
 
-def suspect_is_held(session: Session, crashes: int, but: int) -> bool:
-    """Whether another promotion whose step has crashed so often is being run at this moment."""
+def holds_suspect(session: Session, owner: str, crashes: int, but: int) -> bool:
+    """Whether this worker runs another promotion at this moment whose step has crashed so often."""
     query = select(Promotion.id).where(Promotion.crashes >= crashes, Promotion.id != but)
-    query = query.where(Promotion.lease_owner.is_not(None), Promotion.lease_until >= now(session))
+    query = query.where(Promotion.lease_owner == owner, Promotion.lease_until >= now(session))
     return session.execute(query.limit(1)).first() is not None
 
 

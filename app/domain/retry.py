@@ -26,8 +26,8 @@ class Kind(StrEnum):
 LIMITS: Mapping[Kind, int] = {Kind.TRANSIENT: 66, Kind.FAULT: 3, Kind.CRASH: 4}
 
 SUSPECT = 2
-"""From so many crashes on, a step runs only while no other such step does: a worker that dies leaves all behind that it
-had in hand, and only one of them is to blame."""
+"""From so many crashes on, a step runs only in a worker that runs no other such step: a worker that dies leaves all
+behind that it had in hand, and only one of them is to blame."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,9 @@ class Installation:
 
     def arm(self, point: str) -> None:
         """Have the next process that reaches `<process>:<point>` end there."""
-        (self.failpoints / "armed" / point).write_text("kill")
+        draft = self.failpoints / "draft"
+        draft.write_text("kill")
+        draft.rename(self.failpoints / "armed" / point)  # whole or not at all: somebody may be just there
 
     def disarm(self, point: str) -> None:
         (self.failpoints / "armed" / point).unlink(missing_ok=True)

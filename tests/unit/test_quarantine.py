@@ -140,13 +140,13 @@ def test_whoever_dies_with_a_poisonous_step_again_and_again_is_not_blamed_for_it
     for _ in range(2):
         try_again(world, poison)
         lapse(world, innocent)
-    # when both were there at two deaths and one of them runs, then another worker leaves the other one alone,
+    # when both were there at two deaths and a worker runs one of them, then it leaves the other one to other workers,
     ran: list[str] = []
 
     def look(job: SandboxJob) -> None:
         ran.append(job.output.name)
         if job.program == "scan":
-            world.worker("worker-2").advance(poison)
+            world.worker("worker-1").advance(poison)
 
     world.sandbox.before = look
     try_again(world, innocent)
