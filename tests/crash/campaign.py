@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app.db.models import OutboxRow, Promotion
 from app.domain.promotion import State
@@ -20,6 +20,7 @@ ARMED = 14
 PATIENCE = 4.0
 """How many seconds a point stays armed that nobody reaches."""
 STUCK_SECONDS = 30.0
+"""How long anything may stand still that is not at rest."""
 KILLING_SECONDS = 60.0
 _TICK = 0.05
 _LOOK_SECONDS = 0.5
@@ -71,29 +72,33 @@ class Campaign:
     def _come_to_rest(self) -> None:
         for point in list(self.armed):
             self._disarm(point)
-        end = time.monotonic() + STUCK_SECONDS
-        while any(lane.phase != REST for lane in self.lanes) or self._under_way():
-            if time.monotonic() > end:
-                self._report_stuck()
+        since: dict[str, tuple[object, float]] = {}
+        while waiting := self._waiting():
+            for what, look in waiting.items():
+                if what not in since or since[what][0] != look:
+                    since[what] = (look, time.monotonic())
+            stuck = [what for what in waiting if time.monotonic() > since[what][1] + STUCK_SECONDS]
+            if stuck:
+                self.tally.stuck.extend(f"{what} stands still: {waiting[what]}" for what in stuck)
                 return
             self._tick()
 
-    def _under_way(self) -> Sequence[Any]:
-        """Promotions that still clean up, and words for MLflow that are still unsent."""
+    def _waiting(self) -> dict[str, object]:
+        """What is not at rest, each with how it looks: lanes, promotions that still clean up, words for MLflow."""
+        query = select(Promotion.id, Promotion.state, Promotion.attempt, Promotion.last_error, Promotion.progress)
+        told = select(OutboxRow.model, func.count(), func.max(OutboxRow.last_error)).group_by(OutboxRow.model)
         with self.installation.database.read() as session:
-            query = select(Promotion.id, Promotion.state, Promotion.attempt, Promotion.last_error)
-            due = session.execute(query.where(Promotion.next_run_at.is_not(None))).all()
-            told = select(OutboxRow.id, OutboxRow.model, OutboxRow.operation, OutboxRow.last_error)
-            return due or session.execute(told.where(OutboxRow.next_try_at.is_not(None))).all()
-
-    def _report_stuck(self) -> None:
-        rows = self._newest()
-        for lane in self.lanes:
-            if lane.phase != REST:
-                row = rows.get(lane.model)
-                self.tally.stuck.append(f"{lane.model} is in {lane.phase} for version {lane.wanted}: {row}")
-        if not self.tally.stuck:
-            self.tally.stuck.append(f"clean-up or delivery is not done: {self._under_way()}")
+            under_way = session.execute(query.where(Promotion.next_run_at.is_not(None))).all()
+            unsent = session.execute(told.where(OutboxRow.next_try_at.is_not(None))).all()
+        words = {row[0]: tuple(row) for row in unsent}
+        states = {model: row["state"] for model, row in self._newest().items()}
+        lanes = {
+            lane.model: (lane.phase, states.get(lane.model), words.get(lane.model))
+            for lane in self.lanes
+            if lane.phase != REST
+        }
+        moving = {f"promotion {row[0]}": (*row[1:4], row.progress.get("weight")) for row in under_way}
+        return {**lanes, **moving, **{f"MLflow on {model}": look for model, look in words.items()}}
 
     def _arm(self) -> None:
         moment = time.monotonic()
