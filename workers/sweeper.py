@@ -61,10 +61,17 @@ class Sweeper:
         self._lock = threading.Lock()
         self._ended: dict[str, float] = {}
         self._away = False
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
         """Begin to look; returns at once."""
-        threading.Thread(target=self._run, name="sweeper", daemon=True).start()
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until nothing that it started runs any more; call it once `draining` is set."""
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown()
 
     def _run(self) -> None:
         while not self._draining.wait(LOOK_SECONDS):

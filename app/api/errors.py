@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.domain.errors import (
     Conflict,
@@ -49,6 +50,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HeadgateError, _own)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -71,6 +73,11 @@ def _http(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     return problem(error.status_code, f"http-{error.status_code}", str(error.detail))
+
+
+def _hung_up(_request: Request, _error: Exception) -> JSONResponse:
+    # Nobody reads this, and it is no defect of ours: a caller may be killed in the middle of a word.
+    return problem(400, "hung-up", "The caller went away before its request was complete.")
 
 
 def _defect(request: Request, error: Exception) -> JSONResponse:

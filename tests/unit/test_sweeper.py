@@ -56,14 +56,24 @@ def desk(world: World, stopping: Callable[[], bool] = lambda: False, name: str =
     return Desk(world.core, world.plant, runner, name, ("http://headgate/webhooks/mlflow", "secret"), 1, stopping)
 
 
+class Stop(threading.Event):
+    """What ends sweepers and waits for their end: a thread that outlives its test would open connections for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sweepers: list[Sweeper] = []
+
+
 @pytest.fixture
-def stop() -> Iterator[threading.Event]:
-    event = threading.Event()
+def stop(world: World) -> Iterator[Stop]:  # the world, and its database, end after what works in it
+    event = Stop()
     yield event
     event.set()
+    for each in event.sweepers:
+        each.join()
 
 
-def sweeper(world: World, stop: threading.Event, busy: int = 0, away: int = 0) -> Sweeper:
+def sweeper(world: World, stop: Stop, busy: int = 0, away: int = 0) -> Sweeper:
     """A worker's sweeper, for which the database is `away` that many times."""
     at_work, looks = desk(world, stop.is_set), itertools.count()
 
@@ -72,7 +82,8 @@ def sweeper(world: World, stop: threading.Event, busy: int = 0, away: int = 0) -
             raise Transient("The database did not answer.")
         return at_work
 
-    return Sweeper(found, 2, lambda: busy, stop)
+    stop.sweepers.append(Sweeper(found, 2, lambda: busy, stop))
+    return stop.sweepers[-1]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -95,22 +106,20 @@ def stored(world: World, promotion_id: int) -> Promotion:
         return session.get_one(Promotion, promotion_id)
 
 
-def test_with_every_message_lost_a_request_in_mlflow_goes_live_and_mlflow_is_told(
-    world: World, stop: threading.Event
-) -> None:
+def test_with_every_message_lost_a_request_in_mlflow_goes_live_and_mlflow_is_told(world: World, stop: Stop) -> None:
     world.registry.change(MODEL, aliases={"to-staging": "1"})
     sweeper(world, stop).start()
     until(lambda: world.registry.models[MODEL].aliases.get("staging") == "1")
     assert world.show(1)["state"] == "LIVE"
 
 
-def test_a_database_that_is_away_for_a_while_ends_no_sweeper(world: World, stop: threading.Event) -> None:
+def test_a_database_that_is_away_for_a_while_ends_no_sweeper(world: World, stop: Stop) -> None:
     promotion_id = ask(world)
     sweeper(world, stop, away=2).start()
     until(lambda: world.show(promotion_id)["state"] == "LIVE")
 
 
-def test_a_worker_whose_threads_are_busy_leaves_promotions_to_others(world: World, stop: threading.Event) -> None:
+def test_a_worker_whose_threads_are_busy_leaves_promotions_to_others(world: World, stop: Stop) -> None:
     # Given a worker that runs as many steps as it may, when something is late,
     promotion_id = ask(world)
     for _ in range(3):
@@ -121,7 +130,7 @@ def test_a_worker_whose_threads_are_busy_leaves_promotions_to_others(world: Worl
     until(lambda: world.show(promotion_id)["state"] == "LIVE")
 
 
-def test_what_is_woken_again_and_again_is_late_all_the_same(world: World, stop: threading.Event) -> None:
+def test_what_is_woken_again_and_again_is_late_all_the_same(world: World, stop: Stop) -> None:
     # Given something that is long due, when somebody wakes it without end,
     promotion_id = ask(world)
 
@@ -159,7 +168,7 @@ def test_what_a_stopped_worker_left_in_the_middle_counts_as_no_crash_of_the_step
         assert again is not None and again[0].crashes == 0
 
 
-def test_a_state_of_a_newer_version_is_left_to_newer_workers(world: World, stop: threading.Event) -> None:
+def test_a_state_of_a_newer_version_is_left_to_newer_workers(world: World, stop: Stop) -> None:
     promotion_id = ask(world)
     with world.database.begin() as session:
         session.execute(update(Promotion).values(state="SHADOW"))
@@ -199,7 +208,7 @@ def test_a_message_that_says_too_little_is_dropped(
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["task.says_too_little"]
 
 
-def test_what_a_killed_process_of_this_machine_held_goes_on_at_once(world: World, stop: threading.Event) -> None:
+def test_what_a_killed_process_of_this_machine_held_goes_on_at_once(world: World, stop: Stop) -> None:
     # Given a promotion that a process has claimed for an hour before it was killed, and one that a living one has,
     killed = subprocess.run(
         [sys.executable, "-c", "from workers import owner; print(owner.here())"],
