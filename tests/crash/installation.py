@@ -182,13 +182,14 @@ def _nursery(folder: Path, variables: Mapping[str, str]) -> Iterator[subprocess.
     try:
         yield process
     finally:
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stdout is not None
         process.stdin.close()  # it then ends its children and itself
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        process.stdout.close()
 
 
 def _wait_for_api(url: str) -> None:
