@@ -11,7 +11,8 @@ import typer
 from app.cli import render, trail
 from app.cli.client import Client, Problem
 from app.domain.errors import Invalid
-from app.policy_files import PolicyFile, parse
+from app.policy_files import parse
+from app.policy_models import PolicyFile
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 policy_commands = typer.Typer(no_args_is_help=True, help="Check policy files.")

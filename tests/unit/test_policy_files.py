@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from app.domain.errors import Invalid
 from app.domain.policy import ChampionGate, LatencyGate, MetricGate, default_policy
-from app.policy_files import PolicyFile, PolicyFolder, freeze, parse, parse_duration, thaw
+from app.policy_files import PolicyFolder, freeze, parse, thaw
+from app.policy_models import PolicyFile, parse_duration
 
 FULL = """\
 model: airbnb-price

@@ -7,7 +7,8 @@ import pytest
 
 from app.domain.digests import digest_json
 from app.domain.errors import Invalid
-from app.policy_files import PolicyFolder, freeze, parse, parse_duration
+from app.policy_files import PolicyFolder, freeze, parse
+from app.policy_models import parse_duration
 
 POLICY = """\
 model: m

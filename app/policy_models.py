@@ -1,0 +1,159 @@
+"""The shape of a policy file: pydantic models with every bound, from which its JSON Schema is made, too."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import model_validator as model_check
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = timedelta(days=36_500)
+# MLflow keeps these for itself.
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read `500ms`, `30s`, `10m`, `72h` or `3d`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.match(str(value).strip())
+    if match is None:
+        raise ValueError("write a duration as a number and a unit: 500ms, 30s, 10m, 72h or 3d")
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError("write a duration of less than 100 years")
+    return timedelta(seconds=seconds)
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str, when_used="json"),
+    Field(json_schema_extra={"type": "string", "examples": ["30s", "72h"]}),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)]
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=200)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Triggers(_Strict):
+    alias: Alias | None = None
+    stage: Literal["Staging", "Production"] | None = None
+
+
+class _Data(_Strict):
+    uri: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    rows: int = Field(5000, ge=1, le=1_000_000)
+
+
+class _Parity(_Strict):
+    rtol: Annotated[float, Field(ge=0, le=0.1)] = 1e-4
+    atol: Annotated[float, Field(ge=0, le=0.1)] = 1e-5
+    max_wrong_rows: int = Field(0, ge=0)
+
+
+class _MetricGate(_Strict):
+    kind: Literal["metric"]
+    name: Literal["rmse", "mae", "r2", "accuracy", "f1_macro"]
+    max: Finite | None = None
+    min: Finite | None = None
+
+    @model_check(mode="after")
+    def _bounded(self) -> "_MetricGate":
+        if self.max is None and self.min is None:
+            raise ValueError("give max or min, otherwise the gate cannot fail")
+        return self
+
+
+class _ChampionGate(_Strict):
+    kind: Literal["champion"]
+    name: Literal["rmse", "mae", "r2", "accuracy", "f1_macro"]
+    max_regression: Annotated[float, Field(ge=0, le=1)]
+
+
+class _LatencyGate(_Strict):
+    kind: Literal["latency"]
+    p99_ms: Positive
+    batch: int = Field(1, ge=1, le=10_000)
+
+
+_Gate = Annotated[_MetricGate | _ChampionGate | _LatencyGate, Field(discriminator="kind")]
+
+
+class _Approvals(_Strict):
+    required: int = Field(1, ge=0, le=10)
+    roles: tuple[Literal["reviewer", "admin"], ...] = ("reviewer",)
+    expires: Duration = timedelta(hours=72)
+    prevent_self_review: bool = True
+
+
+class _Guardrails(_Strict):
+    error_rate: Share = 0.01
+    p99_ms: Positive = 100.0
+    min_requests: int = Field(20, ge=1)
+
+
+class _Rollout(_Strict):
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (10, 50, 100)
+    soak: Duration = timedelta(seconds=30)
+    guardrails: _Guardrails = _Guardrails()
+    max_wait: Duration = timedelta(minutes=10)
+
+    @model_check(mode="after")
+    def _ascends(self) -> "_Rollout":
+        if not self.steps or self.steps[-1] != 100 or list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("steps must ascend and end with 100, as in [10, 50, 100]")
+        return self
+
+
+class _Target(_Strict):
+    kind: Literal["process", "docker"] | None = None
+    instance: Literal["cpu", "gpu"] = "cpu"
+    count: int = Field(1, ge=1, le=64)
+
+
+class _Environment(_Strict):
+    triggers: _Triggers = _Triggers()
+    data: _Data | None = None
+    parity: _Parity = _Parity()
+    gates: tuple[_Gate, ...] = ()
+    approvals: _Approvals = _Approvals()
+    rollout: _Rollout = _Rollout()
+    target: _Target = _Target()
+
+
+class PolicyFile(_Strict):
+    """The whole file of one model."""
+
+    model: Name
+    environments: dict[Alias, _Environment] = Field(min_length=1)
+
+    @field_validator("environments")
+    @classmethod
+    def _can_be_told_apart(cls, environments: dict[str, _Environment]) -> dict[str, _Environment]:
+        """Each question means one environment, and none of them is an answer: an environment's own name."""
+        asked: dict[str, str] = {}
+        for name, environment in environments.items():
+            alias = environment.triggers.alias or f"to-{name}"
+            for word in (name, alias):
+                if _RESERVED.fullmatch(word):
+                    raise ValueError(f"MLflow has no aliases named {word}, choose another name")
+            if alias in environments:
+                raise ValueError(f"the alias {alias!r} is Headgate's own answer: ask for {name} with another one")
+            for question in filter(None, (alias, environment.triggers.stage)):
+                if asked.setdefault(question, name) != name:
+                    raise ValueError(f"{question} asks for both {asked[question]} and {name}")
+        return environments
