@@ -1,7 +1,7 @@
 """Policy files: YAML to domain.Policy by way of pydantic, with the line number in every complaint."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,17 @@ def _to_domain(file: PolicyFile) -> domain.Policy:
 
 
 def _complaint(root: yaml.Node, error: Any) -> str:
-    path = [part for part in error["loc"] if not (isinstance(part, str) and part in ("metric", "champion", "latency"))]
+    path = _path(error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key; see `headgate policy schema` for those that exist"
     return f"line {_line(root, path)}: {'.'.join(map(str, path)) or 'file'}: {message}"
+
+
+def _path(location: Sequence[str | int]) -> list[str | int]:
+    """Where the file has it: pydantic puts the kind of a gate behind its number."""
+    kinds = {at for at in range(2, len(location)) if isinstance(location[at - 1], int) and location[at - 2] == "gates"}
+    return [part for at, part in enumerate(location) if at not in kinds]
 
 
 def _line(node: yaml.Node, path: list[str | int]) -> int:

@@ -4,8 +4,10 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, field_validator
 from pydantic import model_validator as model_check
+
+from app.domain.digests import canonical
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -90,12 +92,46 @@ class _LatencyGate(_Strict):
     batch: int = Field(1, ge=1, le=10_000)
 
 
-_Gate = Annotated[_MetricGate | _ChampionGate | _LatencyGate, Field(discriminator="kind")]
+class _SlicesGate(_Strict):
+    kind: Literal["slices"]
+    by: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(min_length=1, max_length=5)
+    name: Literal["rmse", "mae", "accuracy", "f1_macro"]
+    max_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    min_rows: int = Field(50, ge=1)
+
+
+class _SchemaGate(_Strict):
+    kind: Literal["schema"]
+
+
+class _RobustnessGate(_Strict):
+    kind: Literal["robustness"]
+    max_change: Annotated[float, Field(ge=0, le=10)]
+    nudge: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+
+class _OwnGate(_Strict):
+    kind: Literal["own"]
+    name: Name
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _can_be_hashed(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        canonical(options)  # a NaN or an infinity could be read, and then not be hashed
+        return options
+
+
+_Gate = Annotated[
+    _MetricGate | _ChampionGate | _LatencyGate | _SlicesGate | _SchemaGate | _RobustnessGate | _OwnGate,
+    Field(discriminator="kind"),
+]
 
 
 class _Approvals(_Strict):
     required: int = Field(1, ge=0, le=10)
-    roles: tuple[Literal["reviewer", "admin"], ...] = ("reviewer",)
+    # Without any, nobody could answer an inconclusive gate.
+    roles: tuple[Literal["reviewer", "admin"], ...] = Field(("reviewer",), min_length=1)
     expires: Duration = timedelta(hours=72)
     prevent_self_review: bool = True
 

@@ -157,8 +157,16 @@ CONVERTED: dict[str, Any] = {
     "outputs": [{"name": "variable", "datatype": "FP32", "shape": [-1, 1]}],
     "rows": 3,
     "rows_from": "input example",
+    "optional": [],
+}
+SCORED: dict[str, Any] = {
     "metrics": {},
+    "slices": [],
+    "noise": [],
     "latency_ms": {"1": 0.2},
+    "latency_samples_ms": {"1": [0.1, 0.2, 0.1]},
+    "inputs": CONVERTED["inputs"],
+    "outputs": CONVERTED["outputs"],
 }
 ROWS = (
     '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [3, 1], "data": [1.0, 2.0, 3.0]}],'
@@ -168,13 +176,15 @@ ROWS = (
 
 @dataclass
 class FakeSandbox:
-    """Answers with prepared results; `before` is called with each job, to raise or to look."""
+    """Answers with prepared results, for the live version with those of `champion`; `before` is called with each job,
+    to raise or to look."""
 
     results: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {
             "scan": {"findings": [], "errors": [], "scanned": 3},
             "convert": dict(CONVERTED),
-            "score": {"metrics": {"rmse": 0.5}},
+            "score": dict(SCORED),
+            "champion": {**SCORED, "metrics": {"rmse": 0.5}},
         }
     )
     before: Callable[[SandboxJob], None] = lambda job: None
@@ -187,7 +197,7 @@ class FakeSandbox:
             (job.output / "model.onnx").write_bytes(b"onnx")
             (job.output / "rows.json").write_text(ROWS)
             (job.output / "parity.json").write_text("[]")
-        return self.results[job.program]
+        return self.results["champion" if "-champion-" in job.output.name else job.program]
 
     def self_test(self) -> str:
         return "a fake sandbox"

@@ -44,6 +44,8 @@ def promotion(found: Mapping[str, Any]) -> None:
     for approval in found["approvals"]:
         line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
         out.print(line, highlight=False, markup=False)
+    for reason in found["progress"].get("inconclusive", ()):
+        out.print(f"decide    {reason}", highlight=False, markup=False, soft_wrap=True)
     if found["state"] == "APPROVAL":
         hint = f"headgate approve {found['id']} --digest {found['digest']} --reason '...'"
         out.print(f"next      {hint}", highlight=False, markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,46 @@ class LatencyGate:
     kind: Literal["latency"] = "latency"
 
 
-Gate = MetricGate | ChampionGate | LatencyGate
+@dataclass(frozen=True)
+class SlicesGate:
+    """How much worse the worst group may be than all rows together. A group shares its values in all columns of `by`,
+    as in SQL; one of fewer than `min_rows` rows is shown and not judged: few rows prove nothing."""
+
+    by: tuple[str, ...]
+    name: str
+    max_ratio: float
+    min_rows: int = 50
+    kind: Literal["slices"] = "slices"
+
+
+@dataclass(frozen=True)
+class SchemaGate:
+    """Whoever can ask the live version can ask the new one the same, and read its answer."""
+
+    kind: Literal["schema"] = "schema"
+
+
+@dataclass(frozen=True)
+class RobustnessGate:
+    """How far answers may move when every floating-point input moves by `nudge` of its column's standard deviation, up
+    or down by chance: on average by `max_change` of the predictions' own standard deviation, and for classes in that
+    share of the answers. Answers must stay finite for inputs far beyond all that was seen, too."""
+
+    max_change: float
+    nudge: float = 0.01
+    kind: Literal["robustness"] = "robustness"
+
+
+@dataclass(frozen=True)
+class OwnGate:
+    """A gate of the installation's own: the entry point `name` of the group `headgate.gates`, with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["own"] = "own"
+
+
+Gate = MetricGate | ChampionGate | LatencyGate | SlicesGate | SchemaGate | RobustnessGate | OwnGate
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,14 @@ def run(tmp_path: Path) -> Runner:
 
 
 def _request(**options: Any) -> dict[str, Any]:
-    return {"rows": ROWS, "rtol": 1e-4, "atol": 1e-5, "max_wrong_rows": 0, "batches": [1, 8], **options}
+    return {"rows": ROWS, "rtol": 1e-4, "atol": 1e-5, "max_wrong_rows": 0, **options}
+
+
+def _score(run: Runner, converted: Mapping[str, Any], holdout: Path, **options: Any) -> Mapping[str, Any]:
+    """Measure what was converted, on the holdout."""
+    inputs = {"onnx": converted["output"] / "model.onnx", "served": converted["output"] / "rows.json", "rows": holdout}
+    nothing: dict[str, Any] = {"check": True, "batches": [], "slices": [], "nudges": []}
+    return run("score", inputs, {"rows": ROWS, **nothing, **options})
 
 
 def _served(output: Path, borough: str | None = None) -> Any:
@@ -115,8 +122,9 @@ def test_the_first_version_converts_plainly(run: Runner, versions: Versions, hol
     assert result["chosen"] == "default"
     assert [tensor["name"] for tensor in result["inputs"]] == data.FEATURES
     assert {tensor["datatype"] for tensor in result["inputs"]} == {"BYTES", "FP32"}
-    assert 0.3 < result["metrics"]["rmse"] < 0.5
-    assert set(result["latency_ms"]) == {"1", "8"}
+    scored = _score(run, result, holdout, batches=[1, 8])
+    assert 0.3 < scored["metrics"]["rmse"] < 0.5
+    assert set(scored["latency_ms"]) == {"1", "8"}
     served, native = _served(result["output"])
     assert served == pytest.approx(native, rel=1e-4)
 
@@ -128,18 +136,31 @@ def test_the_second_version_needs_the_ladder_and_is_better(run: Runner, versions
     assert second["rungs"][0]["name"] == "default"
     assert second["rungs"][0]["wrong_rows"] > 0
     assert second["chosen"] == "float-division"
-    assert second["metrics"]["rmse"] < first["metrics"]["rmse"] * 0.98
+    scores = [_score(run, version, holdout)["metrics"]["rmse"] for version in (first, second)]
+    assert scores[1] < scores[0] * 0.98
     served, native = _served(second["output"])
     assert served == pytest.approx(native, rel=1e-4)
 
 
-def test_the_champion_is_scored_on_the_very_same_rows(run: Runner, versions: Versions, holdout: Path) -> None:
+def test_all_that_gates_ask_about_is_measured(
+    run: Runner, versions: Versions, table: pd.DataFrame, holdout: Path
+) -> None:
     converted = run("convert", {"model": versions("linear"), "rows": holdout}, _request())
+    parquet = holdout.with_suffix(".parquet")
+    data.split(table)[1].to_parquet(parquet)
+    by = ["neighbourhood_group", "room_type"]
+    asked = {"slices": [by], "nudges": [0.01], "rows": {**ROWS, "texts": by}}
 
-    scored = run("score", {"onnx": converted["output"] / "model.onnx", "rows": holdout}, _request(batches=[]))
+    scored, again = (_score(run, converted, file, **asked) for file in (holdout, parquet))
 
-    assert scored["metrics"] == converted["metrics"]
     assert scored["rows"] == converted["rows"]
+    assert again["metrics"] == pytest.approx(scored["metrics"])
+    assert scored["slices"][0]["by"] == by
+    assert sum(group["rows"] for group in scored["slices"][0]["groups"]) == scored["rows"]
+    assert again["slices"] == scored["slices"]
+    (noise,) = scored["noise"]
+    assert 0 < noise["change"] < 0.1
+    assert noise["not_finite"] == 0
 
 
 def test_the_fourth_version_fails_on_a_borough_that_the_second_answers(
@@ -150,7 +171,8 @@ def test_the_fourth_version_fails_on_a_borough_that_the_second_answers(
     )
 
     assert strict["chosen"]
-    assert strict["metrics"]["rmse"] == pytest.approx(lenient["metrics"]["rmse"])
+    scores = [_score(run, version, holdout)["metrics"]["rmse"] for version in (lenient, strict)]
+    assert scores[0] == pytest.approx(scores[1])
     assert np.isfinite(_served(lenient["output"], data.NEW_BOROUGH)[0]).all()
     with pytest.raises(Exception, match="Unknown Category"):
         _served(strict["output"], data.NEW_BOROUGH)
@@ -161,7 +183,7 @@ def test_without_data_the_input_example_is_used(run: Runner, versions: Versions)
 
     result = run("convert", {"model": versions("linear")}, _request(rows=rows))
 
-    assert (result["rows_from"], result["rows"], result["metrics"]) == ("input example", 5, {})
+    assert (result["rows_from"], result["rows"]) == ("input example", 5)
     assert result["chosen"] == "default"
 
 

@@ -185,7 +185,8 @@ def test_an_onnx_model_that_fails_on_the_rows_is_refused(bench: Bench, table: pd
     (bench.inputs / "onnx").write_bytes(data)
     bench.rows(table.assign(city="Rome"))
 
-    refused = run(program, bench.request(), bench.inputs, bench.output)["refused"]
+    more: dict[str, Any] = {"check": True, "batches": [], "slices": [], "nudges": []}
+    refused = run(program, bench.request(**more), bench.inputs, bench.output)["refused"]
 
     assert refused["code"] == "cannot-predict"
     assert "Unknown Category" in refused["reason"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain import audit, canary, gates
 from app.domain.digests import RELEASE_PARTS, canonical, digest_json, release_digest, short
+from app.domain.measured import Measurements
 from app.domain.policy import (
     ChampionGate,
     EnvironmentPolicy,
@@ -76,8 +77,8 @@ def policy(*chosen: Gate) -> EnvironmentPolicy:
     return EnvironmentPolicy(Triggers("to-production"), gates=chosen)
 
 
-def measured(wrong: int = 0, rows: int = 100, **metrics: float) -> gates.Measurements:
-    return gates.Measurements(rows, wrong, 0.5 if wrong else 0.0, metrics, {"rmse": 0.5, "r2": 0.6}, {1: 5.0})
+def measured(wrong: int = 0, rows: int = 100, **metrics: float) -> Measurements:
+    return Measurements(rows, wrong, 0.5 if wrong else 0.0, metrics, {"rmse": 0.5, "r2": 0.6}, {1: 5.0})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def measured(wrong: int = 0, rows: int = 100, **metrics: float) -> gates.Measure
         (measured(), LatencyGate(1.0, batch=64), gates.Rank.ERROR, "batch 64 was not measured"),
     ],
 )
-def test_gates(values: gates.Measurements, gate: Gate | None, rank: gates.Rank, words: str) -> None:
+def test_gates(values: Measurements, gate: Gate | None, rank: gates.Rank, words: str) -> None:
     verdict = gates.judge(values, policy(*([gate] if gate else [])))
     assert verdict.rank is rank
     assert words in "; ".join(verdict.reasons)
@@ -109,7 +110,7 @@ def test_gates(values: gates.Measurements, gate: Gate | None, rank: gates.Rank, 
 def test_the_worst_gate_wins_and_a_first_release_has_no_champion() -> None:
     verdict = gates.judge(measured(rmse=0.6), policy(MetricGate("rmse", max=0.5), LatencyGate(1.0, batch=9)))
     assert verdict.rank is gates.Rank.FAIL
-    alone = gates.Measurements(10, 0, 0.0, {"rmse": 9.0}, None, {})
+    alone = Measurements(10, 0, 0.0, {"rmse": 9.0}, None, {})
     assert gates.judge(alone, policy(ChampionGate("rmse", 0.0))).rank is gates.Rank.PASS
 
 

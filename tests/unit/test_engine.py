@@ -114,7 +114,7 @@ def test_a_refused_stage_request_goes_back(world: World) -> None:
 
 def test_what_was_asked_again_after_the_end_is_a_new_request(world: World) -> None:
     world.policies.known[MODEL] = quick(default_policy(MODEL), gates=(MetricGate("rmse", max=0.1),))
-    world.sandbox.results["convert"]["metrics"] = {"rmse": 0.7}
+    world.sandbox.results["score"]["metrics"] = {"rmse": 0.7}
     first = world.ask("1")
     assert world.run(first)["state"] == "REJECTED"
     assert "to-production" not in world.registry.models[MODEL].aliases

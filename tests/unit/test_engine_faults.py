@@ -15,7 +15,7 @@ from app.db.models import Approval, Promotion, StepRun
 from app.db.session import Database, now
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Rejected, Transient
-from app.domain.policy import ChampionGate, Parity, Rollout, default_policy
+from app.domain.policy import ChampionGate, Data, Parity, Rollout, default_policy
 from app.domain.promotion import Wait
 from app.ports import Endpoint, Route, VersionInfo
 from app.services import approvals, history, promotions
@@ -299,12 +299,14 @@ def test_a_version_that_is_still_being_uploaded_is_waited_for(world: World) -> N
 
 
 def test_the_steps_leave_nothing_in_the_scratch_folder(world: World) -> None:
+    (world.folder / "rows.csv").write_text("x,price\n1,1\n")
+    rows = Data(str(world.folder / "rows.csv"), "price")
     gates = (ChampionGate("rmse", 0.5),)
-    world.policies.known[MODEL] = quick(default_policy(MODEL), gates=gates, rollout=NO_SOAK)
-    world.sandbox.results["convert"]["metrics"] = {"rmse": 0.5}
+    world.policies.known[MODEL] = quick(default_policy(MODEL), data=rows, gates=gates, rollout=NO_SOAK)
+    world.sandbox.results["score"]["metrics"] = {"rmse": 0.5}
     go_live(world, "1")
     go_live(world, "2")
-    assert "score" in world.sandbox.jobs
+    assert world.sandbox.jobs.count("score") == 3
     assert list((world.folder / "store" / "scratch").iterdir()) == []
 
 

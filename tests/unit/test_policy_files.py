@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import Invalid
-from app.domain.policy import ChampionGate, LatencyGate, MetricGate, default_policy
+from app.domain.policy import (
+    ChampionGate,
+    LatencyGate,
+    MetricGate,
+    OwnGate,
+    RobustnessGate,
+    SchemaGate,
+    SlicesGate,
+    default_policy,
+)
 from app.policy_files import PolicyFolder, freeze, parse, thaw
 from app.policy_models import PolicyFile, parse_duration
 
@@ -105,3 +114,49 @@ def test_the_schema_is_published() -> None:
     schema = PolicyFile.model_json_schema()
     assert schema["additionalProperties"] is False
     assert {"model", "environments"} == set(schema["properties"])
+
+
+GATES = """\
+model: m
+environments:
+  production:
+    gates:
+      - {kind: slices, by: [borough, room], name: rmse, max_ratio: 1.6}
+      - {kind: schema}
+      - {kind: robustness, max_change: 0.05}
+      - {kind: own, name: fairness, options: {max_gap: 0.1, groups: [a, b]}}
+"""
+
+
+def test_every_kind_of_gate_is_read_and_comes_back() -> None:
+    production = parse(GATES).environments["production"]
+    assert production.gates == (
+        SlicesGate(("borough", "room"), "rmse", 1.6, 50),
+        SchemaGate(),
+        RobustnessGate(0.05, 0.01),
+        OwnGate("fairness", {"max_gap": 0.1, "groups": ["a", "b"]}),
+    )
+    assert thaw(freeze(production)) == production
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("by: [borough, room]", "by: []", ["line 5", "by"]),
+        ("name: rmse", "name: r2", ["line 5", "name"]),
+        ("max_ratio: 1.6", "max_ratio: 0.5", ["line 5", "greater than or equal to 1"]),
+        ("{kind: schema}", "{kind: schema, strict: true}", ["line 6", "unknown key"]),
+        ("max_change: 0.05", "nudge: 0.1", ["line 7", "max_change"]),
+        ("max_gap: 0.1", "max_gap: .nan", ["line 8", "options"]),
+        ("max_gap: 0.1", "since: 2026-01-01", ["line 8", "options"]),
+    ],
+)
+def test_mistakes_in_gates_name_their_line(old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(GATES.replace(old, new, 1))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_environment_may_be_named_as_a_part_of_the_file_is() -> None:
+    with pytest.raises(Invalid, match=r"line 4: environments\.gates\.parity\.rtol"):
+        parse("model: m\nenvironments:\n  gates:\n    parity: {rtol: 9}\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from workers.sandbox.mlmodel import Card
 from workers.sandbox.refusal import Refused
-from workers.sandbox.rows import draw, from_csv, from_example, sample
+from workers.sandbox.rows import Wanted, draw, from_example, from_file, sample
 from workers.sandbox.tensors import Column, Matrix
 
 COLUMNS = (Column("city", "string"), Column("size", "float"), Column("rooms", "long"), Column("new", "boolean"))
@@ -42,7 +42,7 @@ def test_a_sample_is_the_same_each_time_and_of_the_right_size(total: int, count:
 
 
 def test_values_take_the_types_of_the_signature(tmp_path: Path) -> None:
-    rows = from_csv(_write(tmp_path / "rows.csv", LINES), COLUMNS, "price", 100, 1)
+    rows = from_file(_write(tmp_path / "rows.csv", LINES), COLUMNS, Wanted("price", 100, 1))
 
     assert rows.table["city"].tolist() == ["Ulm", "Bonn", ""]
     assert rows.table["size"].dtype == np.float32
@@ -53,7 +53,7 @@ def test_values_take_the_types_of_the_signature(tmp_path: Path) -> None:
 
 def test_a_missing_number_stays_where_the_column_may_lack_it(tmp_path: Path) -> None:
     columns = (Column("size", "double", required=False),)
-    rows = from_csv(_write(tmp_path / "rows.csv", LINES), columns, None, 100, 1)
+    rows = from_file(_write(tmp_path / "rows.csv", LINES), columns, Wanted(None, 100, 1))
 
     assert rows.count == 4
     assert np.isnan(rows.table["size"][2])
@@ -64,15 +64,15 @@ def test_gzip_is_read_by_content(tmp_path: Path) -> None:
     packed = tmp_path / "rows"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
 
-    assert from_csv(packed, COLUMNS, None, 9, 1).table["rooms"].tolist() == [3, 4, 6]
+    assert from_file(packed, COLUMNS, Wanted(None, 9, 1)).table["rooms"].tolist() == [3, 4, 6]
 
 
 def test_the_same_rows_are_drawn_whatever_the_model_reads(tmp_path: Path) -> None:
     lines = [[str(n), "Ulm", str(n), "1", str(n), "x"] for n in range(500)]
     file = _write(tmp_path / "rows.csv", lines)
 
-    one = from_csv(file, (Column("rooms", "long"),), "price", 50, 3)
-    other = from_csv(file, (Column("size", "double"),), "price", 50, 3)
+    one = from_file(file, (Column("rooms", "long"),), Wanted("price", 50, 3))
+    other = from_file(file, (Column("size", "double"),), Wanted("price", 50, 3))
 
     assert one.labels == other.labels
     assert one.count == 50
@@ -80,7 +80,7 @@ def test_the_same_rows_are_drawn_whatever_the_model_reads(tmp_path: Path) -> Non
 
 def test_a_matrix_takes_all_columns_but_the_label_in_order(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", [["1", "2", "9"], ["3", "4", "8"]], ["b", "a", "label"])
-    rows = from_csv(file, Matrix("input", "float", 2), "label", 10, 1)
+    rows = from_file(file, Matrix("input", "float", 2), Wanted("label", 10, 1))
 
     assert rows.table["input"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_named(
     tmp_path: Path, columns: tuple[Column, ...], label: str | None, code: str, word: str
 ) -> None:
     with pytest.raises(Refused, match=word) as caught:
-        from_csv(_write(tmp_path / "rows.csv", LINES), columns, label, 9, 1)
+        from_file(_write(tmp_path / "rows.csv", LINES), columns, Wanted(label, 9, 1))
 
     assert caught.value.code == code
     assert caught.value.remedy
@@ -111,7 +111,7 @@ def test_files_without_usable_rows_are_refused(tmp_path: Path, content: bytes) -
     (tmp_path / "rows.csv").write_bytes(content)
 
     with pytest.raises(Refused):
-        from_csv(tmp_path / "rows.csv", (Column("size", "float"),), "price", 9, 1)
+        from_file(tmp_path / "rows.csv", (Column("size", "float"),), Wanted("price", 9, 1))
 
 
 def _card(tmp_path: Path, example: object) -> Card:

@@ -1,7 +1,8 @@
 """The program `convert`: a logged model becomes an ONNX model that gives the same answers, measured on real rows.
 
 Inputs: `model`, the artifacts as MLflow stores them; the CSV file that `request["rows"]["file"]` names, where it does.
-Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `batches` (sizes to time), `model_name`.
+Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `model_name`. How good and how fast the
+model is, `score` measures later: code that came with the model must not have its say on that.
 Files: `model.onnx`; `rows.json`, V2 inputs and native outputs of at most 500 rows; `parity.json`, pairs to plot.
 """
 
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import climb, measure, metrics, onnx_check
+from . import climb, onnx_check
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
-from .tensors import Array, Signature, v2_tensor
+from .tensors import Array, Matrix, Signature, v2_tensor
 
 SERVED_ROWS = 500
 PLOTTED_PAIRS = 2000
@@ -47,12 +48,11 @@ def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> 
         "native": f"scikit-learn, {card.serialization}",
         "rungs": [attempt.report for attempt in tried],
         "warnings": native.warnings,
+        "optional": _optional(card.signature),
         **_about(rows),
     }
     chosen = tried[-1].chosen
-    return (
-        {**result, **_unchosen()} if chosen is None else {**result, **_finish(chosen, answers, rows, request, output)}
-    )
+    return {**result, "chosen": None} if chosen is None else {**result, **_finish(chosen, answers, rows, output)}
 
 
 def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -
     rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison)}
     chosen = climb.Chosen("as-is", data, runner, answers, comparison)
     native = "ONNX Runtime: the model is ONNX already, so there is nothing else to compare it with"
-    result = {"flavor": card.flavor, "native": native, "rungs": [rung], "warnings": [], **_about(rows)}
-    return {**result, **_finish(chosen, answers, rows, request, output)}
+    result = {"flavor": card.flavor, "native": native, "rungs": [rung], "warnings": [], "optional": [], **_about(rows)}
+    return {**result, **_finish(chosen, answers, rows, output)}
 
 
 def _rows(card: Card, signature: Signature, request: dict[str, Any], inputs: Path) -> Rows:
@@ -80,13 +80,12 @@ def _about(rows: Rows) -> dict[str, Any]:
     return {"rows": rows.count, "rows_from": rows.source, "rows_dropped": rows.dropped}
 
 
-def _unchosen() -> dict[str, Any]:
-    return {"chosen": None, "metrics": {}, "latency_ms": {}, "latency_samples_ms": {}}
+def _optional(signature: Signature) -> list[str]:
+    """The columns that may lack a value."""
+    return [] if isinstance(signature, Matrix) else [column.name for column in signature if not column.required]
 
 
-def _finish(
-    chosen: climb.Chosen, answers: Sequence[Array], rows: Rows, request: dict[str, Any], output: Path
-) -> dict[str, Any]:
+def _finish(chosen: climb.Chosen, answers: Sequence[Array], rows: Rows, output: Path) -> dict[str, Any]:
     described = chosen.runner.describe()
     (output / "model.onnx").write_bytes(chosen.model)
     _write_rows(output / "rows.json", described, rows, answers)
@@ -95,8 +94,6 @@ def _finish(
         "chosen": chosen.name,
         "opset": onnx_check.default_opset(onnx_check.parse(chosen.model)),
         **described,
-        "metrics": metrics.score(chosen.outputs[0], rows.labels) if rows.labels else {},
-        **measure.timings(chosen.runner, rows.table, request.get("batches", [1])),
     }
 
 

@@ -1,5 +1,7 @@
 """How a program says that the model is at fault, or the rows that the policy judges it on."""
 
+DATA_REMEDY = "Look at the policy's data and at the model's signature: they must speak of the same columns."
+
 
 class Refused(Exception):
     """The model cannot go on: `code` for programs, `reason` and `remedy` for people. The codes missing-columns,

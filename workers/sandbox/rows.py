@@ -1,33 +1,30 @@
-"""The rows that a model is judged on: drawn from a CSV file by a seed, or the model's own input example."""
+"""The rows that a model is judged on: drawn from a file by a seed, or the model's own input example."""
 
-import csv
-import gzip
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import files
 from .mlmodel import Card
-from .refusal import Refused
+from .refusal import DATA_REMEDY, Refused
 from .tensors import Array, Column, Matrix, Signature, Table
-
-_DATA_REMEDY = "Look at the policy's data and at the model's signature: they must speak of the same columns."
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Typed columns, the labels as text where there are any, where they come from, and how many rows were dropped
-    because a value that must be there was missing."""
+    """Typed columns, the labels as text where there are any, where they come from, how many rows were dropped because a
+    value that must be there was missing, and the columns as text that were asked for besides."""
 
     table: Table
     labels: tuple[str, ...] | None
     source: str
     dropped: int = 0
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -44,34 +41,54 @@ def draw(
     """
     asked = request["rows"]
     if asked.get("file"):
-        return from_csv(inputs / str(asked["file"]), signature, asked.get("label"), asked["count"], asked["seed"])
+        wanted = Wanted(
+            asked.get("label"), asked["count"], asked["seed"], tuple(asked.get("texts", ())), asked.get("complete", ())
+        )
+        return from_file(inputs / str(asked["file"]), signature, wanted)
     if example is None:
         remedy = "Log the model with input_example=..., or name data in the policy."
         raise Refused("no-rows", "There are no rows to compare the model on.", remedy)
     return example()
 
 
-def from_csv(file: Path, signature: Signature, label: str | None, count: int, seed: int) -> Rows:
-    """At most `count` rows of a CSV file with a header (plain or gzip), drawn by `seed`, in the file's order.
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows of a file, at most `count` drawn by `seed`, and which columns of it besides those that the model
+    takes: the `label`, and `texts` as they stand there. Rows that lack a value in one of `complete` are dropped, too.
+    """
+
+    label: str | None
+    count: int
+    seed: int
+    texts: tuple[str, ...] = ()
+    complete: Sequence[str] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*([self.label] if self.label else []), *self.texts)
+
+
+def from_file(file: Path, signature: Signature, wanted: Wanted) -> Rows:
+    """Rows of a CSV file with a header (plain or gzip) or of a Parquet file, in the file's order.
 
     A missing number is NaN where the column is optional; else its row is dropped. Missing text is the empty text.
 
     Raises:
         Refused: a column or the label is missing, a value is not of its column's type, or no row is left.
     """
-    with _open(file) as lines:
+    with files.opened(file) as lines:
         header = next(lines, [])
         total = sum(1 for _ in lines)
-    columns = _columns(signature, header, label)
-    missing = [name for name in (*(c.name for c in columns), *([label] if label else [])) if name not in header]
+    columns = _columns(signature, header, wanted.label)
+    missing = [name for name in (*(c.name for c in columns), *wanted.columns) if name not in header]
     if missing:
         reason = f"The judging rows lack the columns {', '.join(map(ascii, missing))}."
-        raise Refused("missing-columns", reason, _DATA_REMEDY)
-    chosen = sample(total, count, seed)
-    with _open(file) as lines:
+        raise Refused("missing-columns", reason, DATA_REMEDY)
+    chosen = sample(total, wanted.count, wanted.seed)
+    with files.opened(file) as lines:
         next(lines)
         picked = [line for number, line in enumerate(lines) if number in chosen]
-    return _typed(picked, header, columns, signature, label)
+    return _typed(picked, header, columns, signature, wanted)
 
 
 def sample(total: int, count: int, seed: int) -> frozenset[int]:
@@ -116,18 +133,6 @@ def _example_table(value: Any, signature: Signature) -> Table:
     return {c.name: _array([("" if v is None else str(v)) for v in cells[c.name]], c) for c in signature}
 
 
-@contextmanager
-def _open(file: Path) -> Iterator[Iterator[list[str]]]:
-    with file.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    opener = gzip.open if packed else open
-    with opener(file, "rt", encoding="utf-8-sig", newline="") as text:
-        try:
-            yield (line for line in csv.reader(text) if line)
-        except (csv.Error, UnicodeDecodeError, OSError, EOFError) as error:
-            raise Refused("bad-rows", f"The judging rows cannot be read: {error}", _DATA_REMEDY) from error
-
-
 def _columns(signature: Signature, header: Sequence[str], label: str | None) -> tuple[Column, ...]:
     """The columns to read; a matrix takes the file's columns, but the label, in their order."""
     if not isinstance(signature, Matrix):
@@ -135,7 +140,7 @@ def _columns(signature: Signature, header: Sequence[str], label: str | None) -> 
     names = [name for name in header if name != label]
     if len(names) != signature.width:
         reason = f"The model takes {signature.width} columns, the judging rows have {len(names)} besides the label."
-        raise Refused("missing-columns", reason, _DATA_REMEDY)
+        raise Refused("missing-columns", reason, DATA_REMEDY)
     return tuple(Column(name, signature.type) for name in names)
 
 
@@ -144,20 +149,21 @@ def _typed(
     header: Sequence[str],
     columns: Sequence[Column],
     signature: Signature,
-    label: str | None,
+    wanted: Wanted,
 ) -> Rows:
     at = {name: position for position, name in enumerate(header)}
-    needed = [at[c.name] for c in columns if c.required and c.type != "string"] + ([at[label]] if label else [])
-    kept = [line for line in picked if len(line) == len(header) and not any(_is_missing(line[n]) for n in needed)]
+    needed = {c.name for c in columns if c.required and c.type != "string"} | {wanted.label, *wanted.complete}
+    places = [at[name] for name in header if name in needed]
+    kept = [line for line in picked if len(line) == len(header) and not any(_is_missing(line[n]) for n in places)]
     if not kept:
-        raise Refused("no-judging-rows", "No judging row has all values that the model needs.", _DATA_REMEDY)
+        raise Refused("no-judging-rows", "No judging row has all values that the model needs.", DATA_REMEDY)
     try:
         arrays = {c.name: _array([line[at[c.name]] for line in kept], c) for c in columns}
     except ValueError as error:
-        raise Refused("bad-rows", f"The judging rows do not fit the signature: {error}", _DATA_REMEDY) from error
-    labels = tuple(line[at[label]] for line in kept) if label else None
+        raise Refused("bad-rows", f"The judging rows do not fit the signature: {error}", DATA_REMEDY) from error
+    texts = {name: tuple(line[at[name]] for line in kept) for name in wanted.columns}
     table = {signature.name: np.column_stack(list(arrays.values()))} if isinstance(signature, Matrix) else arrays
-    return Rows(table, labels, "data", len(picked) - len(kept))
+    return Rows(table, texts.get(wanted.label or ""), "data", len(picked) - len(kept), texts)
 
 
 def _is_missing(text: str) -> bool:

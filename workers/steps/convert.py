@@ -8,15 +8,13 @@ from typing import Any
 from app.domain.promotion import Done, End, Outcome, State
 from app.ports import SandboxJob
 from workers.context import Context
+from workers.steps.rows import refused_end, rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=10)
-SEED = 20240229
-INPUT_EXAMPLE_ROWS = 5000
 
 
 def run(context: Context) -> Outcome:
-    """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers. Judging rows that
-    it cannot be judged on are not its fault: then the promotion fails, at once, for a later try finds the same rows."""
+    """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers."""
     parity = context.policy.parity
     inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"]), **rows_input(context)}
     request = {
@@ -24,7 +22,6 @@ def run(context: Context) -> Outcome:
         "rtol": parity.rtol,
         "atol": parity.atol,
         "max_wrong_rows": parity.max_wrong_rows,
-        "batches": batches(context),
     }
     with context.scratch("convert") as output:
         result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
@@ -33,19 +30,14 @@ def run(context: Context) -> Outcome:
 
 def _judged(result: Mapping[str, Any], context: Context, output: Path) -> Outcome:
     refused = result.get("refused")
-    if refused and refused.get("code") in _POLICYS_FAULT:
-        field = f"environments.{context.environment}.data"
-        remedy = f"Mend {field} in the policy of {context.model}, then `headgate retry`."
-        return End(State.FAILED, f"{field}: {refused['reason']} {remedy}", {"refused": refused, "field": field})
     if refused:
-        return End(State.REJECTED, f"{refused['reason']} {refused.get('remedy', '')}".strip(), {"refused": refused})
+        return refused_end(context, refused)
     if result.get("chosen") is None:
         return End(State.REJECTED, _no_rung(result), result)
     files = {name: context.plant.store.put_file(output / file) for name, file in _FILES.items()}
     return Done({**result, **files})
 
 
-_POLICYS_FAULT = frozenset({"missing-columns", "bad-rows", "no-judging-rows"})
 _FILES = {"onnx": "model.onnx", "served_rows": "rows.json", "parity_pairs": "parity.json"}
 
 
@@ -55,22 +47,3 @@ def _no_rung(result: Mapping[str, Any]) -> str:
         for rung in result["rungs"]
     )
     return f"No conversion to ONNX gives the model's own numbers ({tried}). Use an estimator that converts exactly."
-
-
-def rows_input(context: Context) -> dict[str, Path]:
-    """The judging rows as a sandbox input; none where the input example serves."""
-    data = context.step(State.SNAPSHOT).get("data")
-    return {"rows": context.plant.store.file(data)} if data else {}
-
-
-def rows_request(context: Context) -> dict[str, Any]:
-    """Which rows every program draws: the same ones for the same policy, whatever the model."""
-    data = context.policy.data
-    if data is None:
-        return {"file": None, "label": None, "count": INPUT_EXAMPLE_ROWS, "seed": SEED}
-    return {"file": "rows", "label": data.label, "count": data.rows, "seed": SEED}
-
-
-def batches(context: Context) -> list[int]:
-    """The batch sizes whose latency the policy asks about."""
-    return sorted({1, *(gate.batch for gate in context.policy.gates if gate.kind == "latency")})
