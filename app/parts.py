@@ -8,6 +8,7 @@ from datetime import timedelta
 from app.db.session import Database
 from app.ports import (
     ArtifactStore,
+    Buckets,
     ImageBuilder,
     MetricSource,
     ModelServer,
@@ -50,6 +51,7 @@ class Plant:
     router: TrafficRouter
     metrics: MetricSource
     connect: Callable[[], AbstractContextManager[ServingClient]]
+    buckets: Buckets
 
 
 @dataclass(frozen=True)

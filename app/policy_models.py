@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, P
 from pydantic import model_validator as model_check
 
 from app.domain.digests import canonical
+from app.domain.places import place_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -56,9 +57,17 @@ class _Triggers(_Strict):
 
 
 class _Data(_Strict):
-    uri: str = Field(min_length=1)
+    uri: str = Field(min_length=1, max_length=2000, examples=["holdout.csv", "s3://rows/holdout.parquet"])
     label: str = Field(min_length=1)
     rows: int = Field(5000, ge=1, le=1_000_000)
+    seed: int = Field(20240229, ge=0, lt=2**32)
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+
+    @field_validator("uri")
+    @classmethod
+    def _names_a_place(cls, uri: str) -> str:
+        place_of(uri)
+        return uri
 
 
 class _Parity(_Strict):

@@ -27,6 +27,15 @@ class VersionInfo:
     ready: bool
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that a run has logged: MLflow's own digest of it, and where its file is (s3: or mlflow-artifacts:)."""
+
+    name: str
+    digest: str
+    uri: str
+
+
 class Written(Enum):
     """What became of a write that applies to what it expects to find: it was done, it needed no doing, or it was left
     out because the version is gone or somebody has made something else of it."""
@@ -50,6 +59,12 @@ class Registry(Protocol):
 
     def download(self, model: str, version: str, into: Path) -> None:
         """Copy the version's artifacts into the empty folder `into`. Raises Rejected where they are missing."""
+
+    def dataset(self, run_id: str, name: str) -> Dataset:
+        """The dataset of that name that a run has logged as its input. Raises Fault where there is no such one."""
+
+    def copy_dataset(self, uri: str, into: Path) -> None:
+        """Copy a dataset's file that MLflow serves to the new file `into`. Raises Fault where it is missing."""
 
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag; a version that is gone is ignored."""
@@ -93,6 +108,13 @@ class ArtifactStore(Protocol):
 
     def scratch(self, name: str) -> Path:
         """An empty folder of that name on the same file system, for work in progress."""
+
+
+class Buckets(Protocol):
+    """Object storage in which judging rows may lie."""
+
+    def fetch(self, uri: str, into: Path) -> None:
+        """Copy the object `s3://<bucket>/<key>` to the new file `into`. Raises Fault where it is missing or closed."""
 
 
 @dataclass(frozen=True)

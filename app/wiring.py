@@ -15,6 +15,7 @@ from app.adapters.docker_engine import DockerEngine, TritonDocker
 from app.adapters.haproxy import HAProxyRouter, Layout
 from app.adapters.local_store import LocalStore
 from app.adapters.mlflow_registry import MlflowRegistry
+from app.adapters.s3_buckets import S3Buckets
 from app.adapters.triton_process import TritonProcess
 from app.adapters.v2_client import V2Client
 from app.db.session import Database
@@ -105,6 +106,8 @@ def plant(settings: Settings) -> Plant:
         router=traffic,
         metrics=traffic,
         connect=V2Client,
+        # The name that MLflow's own client has for it: whoever keeps artifacts elsewhere than at Amazon has set it.
+        buckets=S3Buckets(os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")),
     )
     return failpoints.watch(parts)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from app.domain.canary import Sample
-from app.domain.errors import Rejected, Transient
+from app.domain.errors import Fault, Rejected, Transient
 from app.domain.fencing import refuse_stale
 from app.domain.policy import Policy, default_policy
 from app.domain.registry import NO_STAGE, ModelView
-from app.ports import Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo, Written
+from app.ports import Dataset, Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo, Written
 
 
 @dataclass
@@ -21,6 +21,8 @@ class FakeRegistry:
     models: dict[str, ModelView] = field(default_factory=dict)
     versions: dict[tuple[str, str], Path | None] = field(default_factory=dict)
     tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    datasets: dict[tuple[str, str], Dataset] = field(default_factory=dict)
+    served: dict[str, bytes] = field(default_factory=dict)
     away: bool = False
 
     def register(self, model: str, version: str, artifacts: Path | None = None) -> None:
@@ -68,6 +70,16 @@ class FakeRegistry:
         if folder is None:
             raise Rejected("The version's artifacts are missing.", "Log the model again.")
         shutil.copytree(folder, into, dirs_exist_ok=True)
+
+    def dataset(self, run_id: str, name: str) -> Dataset:
+        self._reach()
+        if (run_id, name) not in self.datasets:
+            raise Fault(f"The run {run_id} has logged 0 different datasets named {name!r}.")
+        return self.datasets[(run_id, name)]
+
+    def copy_dataset(self, uri: str, into: Path) -> None:
+        self._reach()
+        into.write_bytes(self.served[uri])
 
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         self._reach()
@@ -201,6 +213,18 @@ class FakeSandbox:
 
     def self_test(self) -> str:
         return "a fake sandbox"
+
+
+@dataclass
+class FakeBuckets:
+    """Objects by their URI."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    def fetch(self, uri: str, into: Path) -> None:
+        if uri not in self.objects:
+            raise Fault(f"{uri} is not there.")
+        into.write_bytes(self.objects[uri])
 
 
 @dataclass

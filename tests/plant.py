@@ -10,6 +10,7 @@ from app.db.session import Database
 from app.parts import Core, Plant, Timing
 from app.services import history, intake, outbox
 from tests.fakes import (
+    FakeBuckets,
     FakeBuilder,
     FakeClient,
     FakeMetrics,
@@ -40,6 +41,7 @@ class World:
     router: FakeRouter = field(default_factory=FakeRouter)
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     client: FakeClient = field(default_factory=FakeClient)
+    buckets: FakeBuckets = field(default_factory=FakeBuckets)
 
     def __post_init__(self) -> None:
         self.store = LocalStore(self.folder / "store")
@@ -55,6 +57,7 @@ class World:
             self.router,
             self.metrics,
             lambda: self.client,
+            self.buckets,
         )
         self.runner = self.worker("worker-1")
         for version in ("1", "2", "3"):

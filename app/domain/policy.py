@@ -16,11 +16,14 @@ class Triggers:
 
 @dataclass(frozen=True)
 class Data:
-    """The judging rows: a CSV file that the model did not choose. Without one the input example is used."""
+    """The judging rows, which the model did not choose: a CSV or Parquet file, of which `rows` are drawn by `seed`.
+    With a `digest` it must be just that file. Without judging rows the input example is used."""
 
     uri: str
     label: str
     rows: int = 5000
+    seed: int = 20240229
+    digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from app.domain.errors import HeadgateError
 from app.domain.policy import Approvals, Policy, Rollout, default_policy
 from app.parts import Core, Plant
 from app.settings import Settings
-from tests.fakes import FakeBuilder, FakeClient, FakeMetrics, FakeQueue, FakeRouter, FakeSandbox, FakeServer
+from tests.fakes import (
+    FakeBuckets,
+    FakeBuilder,
+    FakeClient,
+    FakeMetrics,
+    FakeQueue,
+    FakeRouter,
+    FakeSandbox,
+    FakeServer,
+)
 from tests.plant import FAST
 from workers.runner import Runner
 from workers.tasks import Desk
@@ -49,6 +58,7 @@ def build(settings: Settings, owner: str) -> Desk:
         FakeRouter(),
         metrics,
         FakeClient,
+        FakeBuckets(),
     )
     webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
     return Desk(core, plant, Runner(core, plant, FAST, owner), owner, webhook, settings.poll_seconds)

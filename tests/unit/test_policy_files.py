@@ -157,6 +157,40 @@ def test_mistakes_in_gates_name_their_line(old: str, new: str, words: list[str])
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "holdout.csv",
+        "file:///srv/rows%201.parquet",
+        "s3://rows/a/b.csv",
+        "dataset:champion/holdout",
+        f"dataset:{'0' * 32}/a b",
+    ],
+)
+def test_where_judging_rows_may_lie(uri: str) -> None:
+    data = parse(FULL.replace("file:///data.csv", uri)).environments["production"].data
+    assert data is not None and data.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("https://rows.example/a.csv", "the scheme 'https' is unknown"),
+        ("mlflow-artifacts:/1/a.csv", "unknown"),
+        ("s3://rows", "write s3://<bucket>/<key>"),
+        ("s3:/rows/a.csv", "write s3://"),
+        ("dataset:challenger/holdout", "dataset:champion/<name>"),
+        ("dataset:champion", "dataset:<run id>/<name>"),
+        ("", "at least 1 character"),
+    ],
+)
+def test_judging_rows_anywhere_else_are_refused_with_their_line(uri: str, words: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(FULL.replace("file:///data.csv", uri))
+    assert "line 5: environments.production.data.uri" in str(caught.value)
+    assert words in str(caught.value)
+
+
 def test_an_environment_may_be_named_as_a_part_of_the_file_is() -> None:
     with pytest.raises(Invalid, match=r"line 4: environments\.gates\.parity\.rtol"):
         parse("model: m\nenvironments:\n  gates:\n    parity: {rtol: 9}\n")

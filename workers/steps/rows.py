@@ -23,7 +23,7 @@ def rows_request(context: Context) -> dict[str, Any]:
     data = context.policy.data
     if data is None:
         return {"file": None, "label": None, "count": INPUT_EXAMPLE_ROWS, "seed": SEED}
-    return {"file": "rows", "label": data.label, "count": data.rows, "seed": SEED}
+    return {"file": "rows", "label": data.label, "count": data.rows, "seed": data.seed}
 
 
 def refused_end(context: Context, refused: Mapping[str, Any]) -> End:

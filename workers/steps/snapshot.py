@@ -1,12 +1,11 @@
 """SNAPSHOT: copy the model and the judging rows once; every later step names their digests."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from app.domain.errors import Fault, Rejected, Transient
+from app.domain.errors import Rejected, Transient
 from app.domain.promotion import Done, Outcome
 from workers.context import Context
+from workers.steps.copying import copy_rows
 
 
 def run(context: Context) -> Outcome:
@@ -33,15 +32,5 @@ def run(context: Context) -> Outcome:
         tree = context.plant.store.put_tree(folder)
     evidence: dict[str, Any] = {"tree": tree, "run_id": info.run_id, "trained_by": info.user}
     if context.policy.data is not None:
-        evidence["data"] = context.plant.store.put_file(_local_file(context.policy.data.uri))
+        evidence |= copy_rows(context, context.policy.data)
     return Done(evidence)
-
-
-def _local_file(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        raise Fault(f"data.uri has the scheme {parts.scheme!r}.", "Name a CSV file that the workers can read.")
-    path = Path(unquote(parts.path))
-    if not path.is_file():
-        raise Fault(f"The judging rows {uri} are not there.", "Put the CSV file where data.uri of the policy says.")
-    return path

@@ -66,7 +66,7 @@ class Artifacts:
                 if scheme == "models":
                     uri = self._of_model(path)
                 elif scheme == "runs":
-                    uri = self._of_run(path)
+                    uri = self.of_run(path)
                 else:
                     return self._allowed(uri, scheme)
             except ApiError as error:
@@ -88,7 +88,12 @@ class Artifacts:
         info: Row = self._rest.get(f"logged-models/{quote(model_id, safe='')}").get("model", {}).get("info", {})
         return info
 
-    def _of_run(self, path: str) -> str:
+    def served_path(self, uri: str) -> str | None:
+        """Where MLflow itself serves the artifact, None where another one does."""
+        ours = uri.startswith("mlflow-artifacts:") and _host(uri) in ("", _host(self._rest.address))
+        return unquote(_path(uri)).strip("/") if ours else None
+
+    def of_run(self, path: str) -> str:
         """The folder of a run's artifacts, or of the model that the run logged under that name (MLflow 3)."""
         run_id, _, folder = path.partition("/")
         run = self._rest.get("runs/get", {"run_id": run_id}).get("run", {})

@@ -6,10 +6,11 @@ from typing import Any
 
 from app.adapters.mlflow_registry import webhooks
 from app.adapters.mlflow_registry.artifacts import Artifacts, Limits
+from app.adapters.mlflow_registry.datasets import Datasets
 from app.adapters.mlflow_registry.rest import DOES_NOT_EXIST, INVALID, ApiError, Rest, Row
 from app.adapters.mlflow_registry.views import Views, tags, text
 from app.domain.registry import NO_STAGE, ModelView
-from app.ports import VersionInfo, Written
+from app.ports import Dataset, VersionInfo, Written
 
 _STAGES_WITH_ARCHIVE = frozenset({"Staging", "Production"})
 
@@ -38,6 +39,7 @@ class MlflowRegistry:
         self._rest = Rest(uri, timeout_s, username, password, token)
         self._views = Views(self._rest, models_page, versions_page)
         self._artifacts = Artifacts(self._rest, Limits(max_bytes, download_timeout_s))
+        self._datasets = Datasets(self._rest, self._artifacts, download_timeout_s)
 
     def close(self) -> None:
         """Close the connections to MLflow."""
@@ -69,6 +71,14 @@ class MlflowRegistry:
     def download(self, model: str, version: str, into: Path) -> None:
         """Copy the version's artifacts into the empty folder `into`. Raises Rejected where they are missing."""
         self._artifacts.download(model, version, into)
+
+    def dataset(self, run_id: str, name: str) -> Dataset:
+        """The dataset of that name that a run has logged as its input. Raises Fault where there is no such one."""
+        return self._datasets.find(run_id, name)
+
+    def copy_dataset(self, uri: str, into: Path) -> None:
+        """Copy a dataset's file that MLflow serves to the new file `into`. Raises Fault where it is missing."""
+        self._datasets.copy(uri, into)
 
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag; a version that is gone is ignored."""
