@@ -1,11 +1,15 @@
-"""Runs an ASGI application on a loopback port for the length of a block."""
+"""Runs an ASGI application on a loopback port for the length of a block, and the command line against it."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import uvicorn
 
 from tests.services import LOOPBACK, free_port
@@ -26,3 +30,11 @@ def served(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def headgate(client: httpx.Client, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line against the API that the client calls, with its token."""
+    token = client.headers["Authorization"].removeprefix("Bearer ")
+    settings = {"HEADGATE_API": str(client.base_url), "HEADGATE_TOKEN": token, "COLUMNS": "200"}
+    command = [sys.executable, "-c", "from app.cli import main; main()", *words]
+    return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import errors, promotions, records, schemas, system, webhooks
+from app.api import errors, policies, promotions, records, schemas, system, webhooks
 from app.parts import Core
 
 DESCRIPTION = """
@@ -25,6 +25,6 @@ def create_app(core: Core, verify_webhook: VerifyWebhook) -> FastAPI:
     app.state.core = core
     app.state.verify_webhook = verify_webhook
     errors.install(app)
-    for module in (promotions, records, webhooks, system):
+    for module in (promotions, policies, records, webhooks, system):
         app.include_router(module.router)
     return app

@@ -102,6 +102,26 @@ class Promotion(PromotionSummary):
     approvals: list[dict[str, Any]]
 
 
+class Plan(BaseModel):
+    """What a promotion would do if it were asked for now; nothing was changed to find out."""
+
+    model: str
+    version: str
+    environment: str
+    refused: Annotated[str | None, Field(description="why nothing would be opened")]
+    ready: Annotated[bool, Field(description="False while MLflow still waits for the version's artifacts")]
+    states: Annotated[list[str], Field(description="the way to LIVE")]
+    policy_digest: str
+    data: Annotated[dict[str, Any] | None, Field(description="the judging rows; null: the model's input example")]
+    parity: dict[str, Any]
+    gates: Annotated[list[dict[str, Any]], Field(description="each with its limits; parity comes before them")]
+    approvals: dict[str, Any]
+    rollout: Annotated[dict[str, Any], Field(description="steps in percent; a first release takes all at once")]
+    target: Annotated[dict[str, Any], Field(description="kind null is the workers' own setting")]
+    serves_now: dict[str, Any] | None
+    supersedes: Annotated[list[dict[str, Any]], Field(description="unfinished promotions that it would end")]
+
+
 class Page(BaseModel):
     """A page of a list; pass `cursor` on to get the next one."""
 

@@ -133,6 +133,17 @@ def _show(found: dict[str, Any], json: bool) -> None:
     render.as_json(found) if json else render.promotion(found)
 
 
+@cli.command()
+def plan(
+    model: str, version: str, to: Annotated[str, typer.Option("--to", help="the environment")], json: Json = False
+) -> None:
+    """Say exactly what a promotion would do, and change nothing; exit code 1 where it would be refused."""
+    found = Client().get("/api/v1/plan", model=model, version=version, environment=to)
+    render.as_json(found) if json else render.plan(found)
+    if found["refused"]:
+        raise typer.Exit(1)
+
+
 Digest = Annotated[str, typer.Option(help="the digest that `show` printed")]
 Why = Annotated[str, typer.Option(help="why; it goes into the audit trail")]
 
@@ -205,7 +216,7 @@ def policy_check(file: Path) -> None:
 
 @policy_commands.command("schema")
 def policy_schema() -> None:
-    """Print the JSON Schema of policy files."""
+    """Print the JSON Schema of policy files; docs/policy.schema.json has it, too."""
     render.as_json(PolicyFile.model_json_schema())
 
 

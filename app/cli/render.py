@@ -36,7 +36,12 @@ def promotion(found: Mapping[str, Any]) -> None:
     head = f"promotion {found['id']}: {found['model']} version {found['version']} to {found['environment']}"
     out.print(head, style="bold", highlight=False)
     out.print(f"state     {found['state']}", highlight=False)
-    for label, key in (("reason", "reason"), ("trouble", "last_error"), ("digest", "digest")):
+    for label, key in (
+        ("reason", "reason"),
+        ("trouble", "last_error"),
+        ("digest", "digest"),
+        ("policy", "policy_digest"),
+    ):
         if found[key]:
             out.print(f"{label:<9} {found[key]}", highlight=False, markup=False, soft_wrap=True)
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
@@ -66,6 +71,37 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
         last = {look["weight"]: look for look in history}.values()
         cells = [[f"{x['weight']} %", x["requests"], x["failed"], _ms(x["p99_ms"])] for x in last]
         table(("canary", "requests", "failed", "p99"), cells)
+
+
+def plan(found: Mapping[str, Any]) -> None:
+    """What a promotion would do, for people."""
+    head = f"{found['model']} version {found['version']} to {found['environment']}"
+    out.print(head, style="bold", highlight=False)
+    rules, rollout, data = found["approvals"], found["rollout"], found["data"] or {}
+    now, older = found["serves_now"], found["supersedes"]
+    approvals = f"{rules['required']} by {' or '.join(rules['roles'])}, within {rules['expires']}"
+    rows = f"{data['rows']} rows of {data['uri']}, {data['digest'] or 'digest not known yet'}" if data else ""
+    lines = {
+        "refused": found["refused"],
+        "waits": "" if found["ready"] else "until MLflow has the version's artifacts",
+        "goes": " > ".join(found["states"]),
+        "policy": found["policy_digest"],
+        "rows": rows or "the model's input example",
+        "parity": _words(found["parity"]),
+        **{f"gate {at}": _words(gate) for at, gate in enumerate(found["gates"], 1)},
+        "approval": approvals,
+        "rollout": f"{', '.join(f'{step} %' for step in rollout['steps'])}, each for {rollout['soak']}",
+        "target": _words(found["target"]),
+        "serves": f"version {now['version']} since {now['since']}" if now else "nothing yet",
+        "ends": ", ".join(f"promotion {row['id']} of version {row['version']} ({row['state']})" for row in older),
+    }
+    for label, line in lines.items():
+        if line:
+            out.print(f"{label:<9} {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value not in (None, {}))
 
 
 def _ms(value: float | None) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -246,14 +246,19 @@ def _woken(session: Session) -> ColumnElement[datetime]:
 
 
 def open_for(session: Session, model: str, environment: str) -> Sequence[Promotion]:
-    """The promotions of a model and environment that have not ended, oldest first: at most one runs, one waits."""
-    query = (
-        select(Promotion)
-        .where(Promotion.model == model, Promotion.environment == environment)
-        .where(_is_in(*OPEN))
-        .order_by(Promotion.id)
-    )
-    return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
+    """The unfinished promotions of a model and environment, locked, oldest first: at most one runs, one waits."""
+    query = _unfinished(model, environment).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def unfinished(session: Session, model: str, environment: str) -> Sequence[Promotion]:
+    """The same without a lock, for whoever only looks."""
+    return session.scalars(_unfinished(model, environment)).all()
+
+
+def _unfinished(model: str, environment: str) -> Select[Promotion]:
+    query = select(Promotion).where(Promotion.model == model, Promotion.environment == environment)
+    return query.where(_is_in(*OPEN)).order_by(Promotion.id)
 
 
 def waiting(session: Session, model: str, environment: str) -> Sequence[Promotion]:
@@ -316,6 +321,20 @@ def steps(session: Session, promotion_id: int) -> Sequence[StepRun]:
     """All steps of a promotion in the order in which they ran."""
     query = select(StepRun).where(StepRun.promotion_id == promotion_id).order_by(StepRun.id)
     return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def last_rows(session: Session, model: str, environment: str, uri: str) -> str | None:
+    """The digest that the judging rows at `uri` had at the last promotion that copied them from there."""
+    query = (
+        select(StepRun.evidence)
+        .join(Promotion, Promotion.id == StepRun.promotion_id)
+        .where(Promotion.model == model, Promotion.environment == environment)
+        .where(StepRun.state == State.SNAPSHOT.value, StepRun.finished_at.is_not(None))
+        .order_by(StepRun.id.desc())
+        .limit(20)
+    )
+    found = (row["data"] for row in session.scalars(query) if (row.get("data_from") or {}).get("uri") == uri)
+    return next(found, None)
 
 
 def evidence(session: Session, promotion_id: int) -> dict[str, dict[str, Any]]:

@@ -53,6 +53,7 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
             "role": caller.role,
             "decision": decision,
             "digest": digest,
+            "policy": row.policy_digest,
             "reason": reason,
         }
         audit.append(session, "approval", body)
@@ -110,6 +111,7 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
                 "role": caller.role,
                 "decision": CONTINUE,
                 "digest": row.digest,
+                "policy": row.policy_digest,
                 "weight": row.progress["weight"],
                 "reason": reason,
             }

@@ -1,13 +1,13 @@
 """Promotions: opening one, asking one to stop, and `transition`, the only function that writes a state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.db import audit, fences, promotions, releases
-from app.db.models import Promotion
+from app.db.models import Promotion, Release
 from app.db.promotions import Claim
 from app.db.session import now
 from app.domain.digests import digest_json
@@ -37,7 +37,7 @@ def request(
         Conflict: the version is already on its way, or already live there.
     """
     policy = core.policies.policy(model)
-    _rules(policy, environment)
+    rules_for(policy, environment)
     if core.registry.version(model, version) is None:
         raise NotFound(f"MLflow has no version {version} of a model named {model!r}.", "Check both in MLflow's UI.")
     with core.db.begin() as session:
@@ -53,7 +53,8 @@ def request(
     return row
 
 
-def _rules(policy: Policy, environment: str) -> EnvironmentPolicy:
+def rules_for(policy: Policy, environment: str) -> EnvironmentPolicy:
+    """The rules of one environment. Raises Invalid where the policy knows no such one."""
     if environment not in policy.environments:
         known = ", ".join(sorted(policy.environments))
         raise Invalid(
@@ -77,10 +78,8 @@ def open_promotion(
     """
     version, environment = wanted
     older = promotions.open_for(session, policy.model, environment)
-    if any(row.version == version and not row.stop for row in older):
-        return None
     serving = releases.in_role(session, policy.model, environment, releases.STABLE)
-    if serving is not None and serving.version == version and not older:
+    if occupied(version, older, serving) is not None:
         return None
     for row in older:
         stop(session, row, State.SUPERSEDED, f"version {version} was requested instead", principal)
@@ -99,6 +98,16 @@ def open_promotion(
     writeback.keep_marks(session, row, policy.environments[environment])
     writeback.announce(session, row, core.promotion_url(row.id))
     return row
+
+
+def occupied(version: str, older: Sequence[Promotion], serving: Release | None) -> str | None:
+    """Why a request for `version` would open nothing, beside these unfinished promotions and what serves; None where
+    it would."""
+    if any(row.version == version and not row.stop for row in older):
+        return f"version {version} is already on its way"
+    if serving is not None and serving.version == version and not older:
+        return f"version {version} already serves"
+    return None
 
 
 def _insert(
@@ -186,6 +195,7 @@ def transition(
         "reason": reason,
         "evidence": evidence_digest,
         "digest": row.digest,
+        "policy": row.policy_digest,
     }
     audit.append(session, "promotion.transition", body)
     if after in ENDED:
@@ -232,9 +242,9 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
             raise Conflict(f"Promotion {promotion_id} is {row.state}; only a FAILED one can be tried again.")
         if promotions.open_for(session, row.model, row.environment):
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
-        audit.append(session, "promotion.retry", {"promotion": row.id, "by": by})
-        row.policy = freeze(_rules(core.policies.policy(row.model), row.environment))
+        row.policy = freeze(rules_for(core.policies.policy(row.model), row.environment))
         row.policy_digest = digest_json(row.policy)
+        audit.append(session, "promotion.retry", {"promotion": row.id, "by": by, "policy": row.policy_digest})
         row.lease_epoch = fences.issue(session, row.model, row.environment)
         row.stop, row.digest = None, None
         session.flush()

@@ -1,5 +1,6 @@
 """Policy files: what is read, and what each mistake is told."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def test_the_schema_is_published() -> None:
     schema = PolicyFile.model_json_schema()
     assert schema["additionalProperties"] is False
     assert {"model", "environments"} == set(schema["properties"])
+    published = Path(__file__).parents[2] / "docs" / "policy.schema.json"
+    assert json.loads(published.read_text()) == schema, "run: headgate policy schema > docs/policy.schema.json"
 
 
 GATES = """\
