@@ -12,6 +12,7 @@ from app.domain import policy as domain
 from app.domain.errors import Invalid
 from app.policy_models import PolicyFile
 
+MAX_NODES = 20_000
 NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 _DOMAIN = TypeAdapter(domain.EnvironmentPolicy)
 
@@ -43,6 +44,8 @@ def parse(text: str, source: str = "policy") -> domain.Policy:
     except (ValueError, RecursionError) as error:
         # PyYAML lets these through: a date that no calendar has, or brackets without end.
         raise Invalid(source, f"line 1: not valid YAML: {error}") from error
+    if _weight(root, {}) > MAX_NODES:
+        raise Invalid(source, f"line 1: the file has more than {MAX_NODES} values, or holds itself")
     if root is None or not isinstance(value, dict):
         raise Invalid(source, "line 1: the file must be a mapping with the keys model and environments")
     try:
@@ -50,6 +53,17 @@ def parse(text: str, source: str = "policy") -> domain.Policy:
     except ValidationError as error:
         raise Invalid(source, "\n".join(_complaint(root, item) for item in error.errors())) from None
     return _to_domain(file)
+
+
+def _weight(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values there are once all aliases are written out, which takes a few lines to make billions of."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1  # what is met again within itself has no end
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _to_domain(file: PolicyFile) -> domain.Policy:

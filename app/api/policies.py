@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from app.api import schemas
 from app.api.auth import Parts, Reader
-from app.services import plan
+from app.services import backtest, plan
 
 router = APIRouter(prefix="/api/v1", tags=["policies"])
 
@@ -21,3 +21,10 @@ def show_plan(
 ) -> dict[str, Any]:
     """Reads the policy, MLflow and the database, and changes nothing. `refused` says why nothing would be opened."""
     return plan.plan(core, model, version, environment)
+
+
+@router.post("/policies/backtest", response_model=schemas.Backtest, summary="What a policy would have decided")
+def backtest_policy(body: schemas.BacktestRequest, core: Parts, _caller: Reader) -> dict[str, Any]:
+    """Judges past promotions by the policy in the body, from the measurements kept with them; nothing is written.
+    What would need another measurement is `unknown`, with the reason."""
+    return backtest.backtest(core, body.policy, body.last)

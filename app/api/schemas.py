@@ -122,6 +122,24 @@ class Plan(BaseModel):
     supersedes: Annotated[list[dict[str, Any]], Field(description="unfinished promotions that it would end")]
 
 
+class BacktestRequest(_Body):
+    """A policy to try on past promotions."""
+
+    policy: Annotated[str, Field(max_length=100_000, description="the text of a policy file")]
+    last: Annotated[int, Field(ge=1, le=200, description="how many promotions, newest first")] = 20
+
+
+class Backtest(BaseModel):
+    """What the policy would have decided: `counts` by verdict, and each promotion."""
+
+    model: str
+    counts: dict[str, int]
+    promotions: Annotated[
+        list[dict[str, Any]],
+        Field(description="`verdict` of this policy beside `then`; `unknown` with the `reasons` why it cannot be said"),
+    ]
+
+
 class Page(BaseModel):
     """A page of a list; pass `cursor` on to get the next one."""
 

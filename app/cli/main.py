@@ -208,10 +208,28 @@ def history(
 @policy_commands.command("check")
 def policy_check(file: Path) -> None:
     """Say whether a policy file is well-formed, with the line of each mistake."""
+    policy = parse(_text(file), file.name)
+    render.out.print(f"{file}: {policy.model}: {', '.join(policy.environments)}", highlight=False)
+
+
+@policy_commands.command("backtest")
+def policy_backtest(
+    file: Path,
+    last: Annotated[int, typer.Option(help="how many promotions, newest first")] = 20,
+    json: Json = False,
+) -> None:
+    """Say what a policy would have decided on past promotions, from what was measured of them then."""
+    found = Client().post("/api/v1/policies/backtest", {"policy": _text(file), "last": last})
+    render.as_json(found) if json else render.backtest(found)
+
+
+def _text(file: Path) -> str:
     if not file.is_file():
         raise Problem(f"There is no file {file}.")
-    policy = parse(file.read_text(), file.name)
-    render.out.print(f"{file}: {policy.model}: {', '.join(policy.environments)}", highlight=False)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise Problem(f"{file} cannot be read ({type(error).__name__}).") from error
 
 
 @policy_commands.command("schema")

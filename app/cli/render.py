@@ -100,6 +100,29 @@ def plan(found: Mapping[str, Any]) -> None:
             out.print(f"{label:<9} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
+def backtest(found: Mapping[str, Any]) -> None:
+    """What a policy would have decided on past promotions, for people."""
+    table(
+        ("id", "version", "environment", "ended", "then", "now", "approvals", "why"),
+        [
+            [
+                row["id"],
+                row["version"],
+                row["environment"],
+                row["state"],
+                row["then"],
+                row["verdict"],
+                f"{row['approvals']['given']} of {row['approvals']['required']}",
+                "; ".join(row["reasons"]),
+            ]
+            for row in found["promotions"]
+        ],
+    )
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in found["counts"].items())
+    differ = sum(row["differs"] for row in found["promotions"])
+    out.print(f"{found['model']}: {counts}; {differ} would have come out otherwise", highlight=False, markup=False)
+
+
 def _words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value not in (None, {}))
 

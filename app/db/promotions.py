@@ -298,6 +298,19 @@ def search(
     return session.scalars(query).all()
 
 
+def latest(session: Session, model: str, environments: Sequence[str], limit: int) -> Sequence[Promotion]:
+    """The newest promotions of a model to any of the environments, newest first."""
+    query = select(Promotion).where(Promotion.model == model, Promotion.environment.in_(environments))
+    return session.scalars(query.order_by(Promotion.id.desc()).limit(limit)).all()
+
+
+def evidence_by_promotion(session: Session, ids: Sequence[int], state: State) -> dict[int, dict[str, Any]]:
+    """What the finished step of that state left behind, by promotion; the latest run counts."""
+    query = select(StepRun.promotion_id, StepRun.evidence).where(StepRun.promotion_id.in_(ids))
+    query = query.where(StepRun.state == state.value, StepRun.finished_at.is_not(None)).order_by(StepRun.id)
+    return {row.promotion_id: row.evidence for row in session.execute(query)}
+
+
 def count_by_state(session: Session) -> dict[str, int]:
     rows = session.execute(select(Promotion.state, func.count()).group_by(Promotion.state))
     return dict(rows.tuples().all())

@@ -92,7 +92,7 @@ def _judge_gate(gate: Gate, measured: Measurements, own: OwnJudge) -> GateResult
         case MetricGate():
             return _judge_metric(gate, measured.metrics)
         case ChampionGate():
-            return _judge_champion(gate, measured.metrics, measured.champion)
+            return _judge_champion(gate, measured)
         case LatencyGate():
             return _judge_latency(gate, measured.latency_ms)
         case SlicesGate():
@@ -118,10 +118,10 @@ def _judge_metric(gate: MetricGate, metrics: Mapping[str, float]) -> GateResult:
     return GateResult(name, Rank.PASS, value, limit, f"{gate.name} {value:.4g} is within its bounds")
 
 
-def _judge_champion(
-    gate: ChampionGate, metrics: Mapping[str, float], champion: Mapping[str, float] | None
-) -> GateResult:
-    name = f"champion {gate.name}"
+def _judge_champion(gate: ChampionGate, measured: Measurements) -> GateResult:
+    name, metrics, champion = f"champion {gate.name}", measured.metrics, measured.champion
+    if champion is None and measured.live_schema is not None:
+        return GateResult(name, Rank.ERROR, None, None, "the live version was not measured")
     if champion is None:
         return GateResult(name, Rank.PASS, None, None, "nothing is live yet, so there is no champion to beat")
     mine, theirs = metrics.get(gate.name), champion.get(gate.name)
@@ -150,7 +150,8 @@ def _judge_slices(gate: SlicesGate, measured: Measurements) -> GateResult:
     whole = measured.metrics.get(gate.name)
     found = next((slices for slices in measured.slices if slices.by == gate.by), None)
     if whole is None or found is None:
-        reason = f"{gate.name} by {', '.join(gate.by)} could not be measured: set data.label"
+        why = "could not be measured: set data.label" if whole is None else "was not measured"
+        reason = f"{gate.name} by {', '.join(gate.by)} {why}"
         return GateResult(name, Rank.ERROR, None, gate.max_ratio, reason)
     if found.left_out:
         reason = f"there are {found.left_out} groups too many to measure: choose columns with fewer values"

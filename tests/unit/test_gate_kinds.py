@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from app.domain.gates import Rank, judge
 from app.domain.measured import Group, Measurements, Noise, Schema, Slices, Tensor
-from app.domain.policy import EnvironmentPolicy, Gate, OwnGate, RobustnessGate, SchemaGate, SlicesGate, Triggers
+from app.domain.policy import (
+    ChampionGate,
+    EnvironmentPolicy,
+    Gate,
+    OwnGate,
+    RobustnessGate,
+    SchemaGate,
+    SlicesGate,
+    Triggers,
+)
 from app.domain.schema import differences
 from app.measurements import freeze, thaw
 
@@ -38,7 +47,7 @@ def groups(name: str = "rmse", **values: tuple[int, float]) -> tuple[Slices, ...
         ("accuracy", 0.9, groups("accuracy", a=(60, 0.45), b=(60, 0.9)), Rank.FAIL, "2 times as bad"),
         ("accuracy", 0.9, groups("accuracy", a=(60, 0.0)), Rank.FAIL, "1e+06 times"),
         ("rmse", 0.0, groups(a=(60, 0.0)), Rank.PASS, "1 times"),
-        ("rmse", 0.4, (), Rank.ERROR, "set data.label"),
+        ("rmse", 0.4, (), Rank.ERROR, "was not measured"),
         ("rmse", 0.4, (replace(groups(a=(60, 0.4))[0], left_out=3),), Rank.ERROR, "3 groups too many"),
     ],
 )
@@ -86,6 +95,12 @@ def test_schemas(new: Schema, words: list[str]) -> None:
 def test_a_first_release_has_no_schema_to_keep() -> None:
     assert judged(SchemaGate(), schema=LIVE)[0] is Rank.PASS
     assert judged(SchemaGate())[0] is Rank.ERROR
+
+
+def test_a_champion_that_was_not_measured_is_no_missing_champion() -> None:
+    gate = ChampionGate("rmse", 0.02)
+    assert judged(gate, metrics={"rmse": 0.5})[0] is Rank.PASS
+    assert judged(gate, metrics={"rmse": 0.5}, live_schema=LIVE)[0] is Rank.ERROR
 
 
 CALM = Noise(0.01, 3, False, 0.02, 1000, 0)

@@ -59,6 +59,13 @@ def test_the_policy_around_the_mistakes_is_well_formed() -> None:
     assert parse_duration("36500d") == timedelta(days=36500)
 
 
+def test_a_file_that_grows_when_it_is_read_is_refused() -> None:
+    layers = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    for text in (f"l0: &l0 [1, 2]\n{layers}{POLICY}", f"x: &x [*x]\n{POLICY}"):
+        with pytest.raises(Invalid, match="more than 20000 values"):
+            parse(text)
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00model", b"model: m\x00"])
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.yaml").write_bytes(content)
