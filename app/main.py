@@ -51,7 +51,7 @@ def build() -> FastAPI:
         await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
-    app = create_app(core, verify_webhook)
+    app = create_app(core, verify_webhook, wiring.store(settings))
     app.router.lifespan_context = lifespan
     return app
 

@@ -59,6 +59,11 @@ def core(settings: Settings, queue: Queue | None = None) -> Core:
     return failpoints.watch(parts)
 
 
+def store(settings: Settings) -> LocalStore:
+    """Where artifacts are kept."""
+    return LocalStore(settings.home.resolve() / "store")
+
+
 def router(settings: Settings) -> HAProxyRouter:
     """The traffic router of this installation."""
     host, _, port = settings.router_lease.rpartition(":")
@@ -97,7 +102,7 @@ def plant(settings: Settings) -> Plant:
     """What workers need to run the steps."""
     traffic = router(settings)
     parts = Plant(
-        store=LocalStore(settings.home.resolve() / "store"),
+        store=store(settings),
         sandbox=sandbox(),
         servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
         default_target=settings.target,

@@ -201,6 +201,7 @@ class FakeSandbox:
     )
     before: Callable[[SandboxJob], None] = lambda job: None
     jobs: list[str] = field(default_factory=list)
+    pairs: str = "[]"
 
     def run(self, job: SandboxJob) -> Mapping[str, Any]:
         self.before(job)
@@ -208,7 +209,7 @@ class FakeSandbox:
         if job.program == "convert":
             (job.output / "model.onnx").write_bytes(b"onnx")
             (job.output / "rows.json").write_text(ROWS)
-            (job.output / "parity.json").write_text("[]")
+            (job.output / "parity.json").write_text(self.pairs)
         return self.results["champion" if "-champion-" in job.output.name else job.program]
 
     def self_test(self) -> str:

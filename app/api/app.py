@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app.api import errors, policies, promotions, records, schemas, system, webhooks
 from app.parts import Core
+from app.ports import ArtifactStore
 
 DESCRIPTION = """
 Headgate stands between an MLflow Model Registry and production. A promotion is asked for in MLflow (an alias, a tag or
@@ -19,10 +20,12 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(core: Core, verify_webhook: VerifyWebhook) -> FastAPI:
-    """The application over `core`; `verify_webhook(headers, body, now)` returns the delivery or raises."""
+def create_app(core: Core, verify_webhook: VerifyWebhook, store: ArtifactStore) -> FastAPI:
+    """The application over `core`; `verify_webhook(headers, body, now)` returns the delivery or raises; `store` keeps
+    the pictures."""
     app = FastAPI(title="Headgate", version="1", description=DESCRIPTION, responses=_PROBLEMS)
     app.state.core = core
+    app.state.store = store
     app.state.verify_webhook = verify_webhook
     errors.install(app)
     for module in (promotions, policies, records, webhooks, system):

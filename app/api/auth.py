@@ -8,6 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.domain.errors import Forbidden, Unauthorized
 from app.parts import Core
+from app.ports import ArtifactStore
 from app.services import principals
 from app.services.approvals import Caller
 
@@ -27,6 +28,12 @@ def core_of(request: Request) -> Core:
     return core
 
 
+def store_of(request: Request) -> ArtifactStore:
+    """Where pictures are kept."""
+    store: ArtifactStore = request.app.state.store
+    return store
+
+
 def may(permission: str) -> Callable[..., Caller]:
     """A dependency that lets only callers with `permission` in and says who they are."""
 
@@ -42,6 +49,7 @@ def may(permission: str) -> Callable[..., Caller]:
 
 
 Parts = Annotated[Core, Depends(core_of)]
+Store = Annotated[ArtifactStore, Depends(store_of)]
 Reader = Annotated[Caller, Depends(may("read"))]
 Promoter = Annotated[Caller, Depends(may("promote"))]
 Decider = Annotated[Caller, Depends(may("decide"))]

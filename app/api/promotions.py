@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Path
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import schemas
-from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier
+from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
 from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
-from app.services import approvals, history, idempotency, promotions
+from app.services import approvals, history, idempotency, pictures, promotions
 
 router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
 WATCH_SECONDS = 0.5
@@ -54,6 +54,20 @@ def list_promotions(
 def show_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader) -> dict[str, Any]:
     """State, steps with their seconds, gates, evidence, approvals, and the digest to approve."""
     return history.promotion(core.db, promotion_id)
+
+
+@router.get("/{promotion_id}/pictures/{name}", summary="Look at a picture", response_class=Response)
+def show_picture(
+    promotion_id: schemas.Number,
+    name: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,40}$")],
+    core: Parts,
+    store: Store,
+    _caller: Reader,
+) -> Response:
+    """A PNG that a step drew: `parity`, `latency`, `slices-1`, `served-latency`; `evidence.<step>.pictures` has their
+    digests."""
+    data = pictures.picture(core, store, promotion_id, name)
+    return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.get("/{promotion_id}/events", summary="Watch one promotion", response_class=StreamingResponse)

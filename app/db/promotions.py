@@ -313,7 +313,7 @@ def evidence_by_promotion(session: Session, ids: Sequence[int], state: State) ->
 
 def count_by_state(session: Session) -> dict[str, int]:
     rows = session.execute(select(Promotion.state, func.count()).group_by(Promotion.state))
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def enter_step(session: Session, promotion_id: int, state: State) -> None:

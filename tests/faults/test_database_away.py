@@ -141,7 +141,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             world.registry.register(model, "1", world.folder / "model-1")
             rules = quick(default_policy(model), approvals=Approvals(required=0))
             world.policies.known[model] = quick(rules, rollout=Rollout(soak=timedelta(0)))
-        with served(create_app(world.core, lambda *_: None)) as address:
+        with served(create_app(world.core, lambda *_: None, world.store)) as address:
             yield Site(server, running, world, address)
         database.close()
 

@@ -91,7 +91,7 @@ def site(server: Postgres, tmp_path: Path) -> Iterator[Site]:
         database = Database(url.set(port=line.port).render_as_string(hide_password=False))
         world = World(database, tmp_path)
         with (
-            served(create_app(world.core, check)) as address,
+            served(create_app(world.core, check, world.store)) as address,
             httpx.Client(base_url=address, trust_env=False, timeout=30) as http,
         ):
             yield Site(world, line, http)

@@ -45,7 +45,7 @@ class Api:
 def api(database: Database, tmp_path: Path) -> Iterator[Api]:
     world = World(database, tmp_path)
     world.policies.known[MODEL] = quick(default_policy(MODEL), rollout=Rollout(soak=timedelta(0)))
-    with served(create_app(world.core, check)) as url, httpx.Client(base_url=url, trust_env=False) as http:
+    with served(create_app(world.core, check, world.store)) as url, httpx.Client(base_url=url, trust_env=False) as http:
         yield Api(world, http)
 
 

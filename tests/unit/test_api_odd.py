@@ -26,7 +26,7 @@ def world(database: Database, tmp_path: Path) -> World:
 def http(world: World) -> Iterator[httpx.Client]:
     token = principals.create(world.database, "ada", "admin", "test")
     headers = {"Authorization": f"Bearer {token}"}
-    app = create_app(world.core, lambda headers, body, now: None)
+    app = create_app(world.core, lambda headers, body, now: None, world.store)
     with served(app) as url, httpx.Client(base_url=url, headers=headers, trust_env=False) as client:
         yield client
 

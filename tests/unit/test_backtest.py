@@ -123,7 +123,7 @@ def test_only_its_own_environments_and_so_many(world: World) -> None:
 @pytest.fixture
 def http(world: World) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {principals.create(world.database, 'ada', 'auditor', 'test')}"}
-    app = create_app(world.core, lambda headers, body, now: None)
+    app = create_app(world.core, lambda headers, body, now: None, world.store)
     with served(app) as url, httpx.Client(base_url=url, headers=headers, trust_env=False) as client:
         yield client
 

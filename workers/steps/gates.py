@@ -1,5 +1,6 @@
 """GATES: judge the measurements by the policy, beside the live version on the same rows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from app.domain.gates import GateResult, Rank, Verdict, judge
@@ -8,6 +9,7 @@ from app.domain.promotion import Done, End, Outcome, State
 from app.measurements import freeze
 from workers.context import Context
 from workers.own_gates import judge_own
+from workers.steps.drawing import of_gates
 from workers.steps.rows import refused_end
 from workers.steps.scoring import Refused, measurements, score
 
@@ -19,14 +21,16 @@ def run(context: Context) -> Outcome:
     if isinstance(scored, Refused):
         return refused_end(context, scored.words)
     measured = measurements(context, scored)
-    return _outcome(measured, judge(measured, context.policy, judge_own))
+    drawn = of_gates(context, scored, measured)
+    return _outcome(measured, judge(measured, context.policy, judge_own), drawn)
 
 
-def _outcome(measured: Measurements, verdict: Verdict) -> Outcome:
+def _outcome(measured: Measurements, verdict: Verdict, drawn: Mapping[str, str]) -> Outcome:
     evidence: dict[str, Any] = {
         "results": [_as_json(result) for result in verdict.results],
         "verdict": verdict.rank.name.lower(),
         "measurements": freeze(measured),
+        "pictures": dict(drawn),
     }
     if verdict.rank is Rank.FAIL:
         return End(State.REJECTED, _reasons(verdict, Rank.FAIL), evidence)

@@ -11,6 +11,7 @@ from app.domain.v2 import wrong_rows
 from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
+from workers.steps.drawing import of_prove
 
 LATENCY_CALLS = 200
 ROWS_A_CALL = 64
@@ -28,11 +29,13 @@ def run(context: Context) -> Outcome:
         with context.plant.connect() as client:
             instance = _instance_kind(context, client, endpoint)
             served = _served_parity(context, client, endpoint)
-            latency = _latency_ms(context, client, endpoint)
+            samples = _latency_ms(context, client, endpoint)
     finally:
         # One that was overtaken must not end what its heir proves, or already serves: the token says so.
         server.stop(build["name"], context.fence)
-    return Done({"instance": instance, "served": served, "latency_ms": latency})
+    latency = {"p50": samples[len(samples) // 2], "p99": samples[int(len(samples) * 0.99)]}
+    drawn = of_prove(context, samples)
+    return Done({"instance": instance, "served": served, "latency_ms": latency, "pictures": drawn})
 
 
 def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:
@@ -85,8 +88,8 @@ def _cut(tensor: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {**tensor, "shape": [stop - start, *shape[1:]], "data": data}
 
 
-def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> dict[str, float]:
-    """p50 and p99 of single-row calls over HTTP, in milliseconds, after a warm-up."""
+def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> list[float]:
+    """How long single-row calls over HTTP take after a warm-up, in milliseconds, in ascending order."""
     rows = _rows(context)
     body = {"inputs": [_cut(tensor, 0, 1) for tensor in rows["inputs"]]}
     seconds = []
@@ -95,5 +98,4 @@ def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> 
         client.infer(endpoint, context.model, body)
         if call >= 20:
             seconds.append(time.perf_counter() - begin)
-    seconds.sort()
-    return {"p50": seconds[len(seconds) // 2] * 1000, "p99": seconds[int(len(seconds) * 0.99)] * 1000}
+    return sorted(value * 1000 for value in seconds)
