@@ -57,7 +57,7 @@ def test_the_self_test_passes_here() -> None:
         (_insert("--share-net"), ["an abstract unix socket"]),
         (_drop("--seccomp", 1) + ";" + _insert("--share-net"), ["tcp to the host", "udp to the host"]),
         (
-            "words[words.index('--unshare-all')] = '--unshare-user'",
+            "at = words.index('--unshare-all'); words[at : at + 1] = ['--unshare-user', '--unshare-uts']",
             ["seeing host processes", "an abstract unix socket"],
         ),
         (_insert("--ro-bind", "/tmp", "/tmp"), ["reading a host file", "following a link out", "a unix socket of the"]),
