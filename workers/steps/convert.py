@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from app.domain.onnx_support import Support, of_image, of_runtime
 from app.domain.promotion import Done, End, Outcome, State
 from app.ports import SandboxJob
 from workers.context import Context
@@ -25,6 +27,7 @@ def run(context: Context) -> Outcome:
         "atol": parity.atol,
         "max_wrong_rows": parity.max_wrong_rows,
         "batches": batches(context),
+        "support": support(context).as_json(),
     }
     with context.scratch("convert") as output:
         result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
@@ -69,6 +72,21 @@ def rows_request(context: Context) -> dict[str, Any]:
     if data is None:
         return {"file": None, "label": None, "count": INPUT_EXAMPLE_ROWS, "seed": SEED}
     return {"file": "rows", "label": data.label, "count": data.rows, "seed": SEED}
+
+
+def support(context: Context) -> Support:
+    """What the ONNX Runtime of the target loads. Apart from NVIDIA's images every target has the one that is here."""
+    target = context.policy.target
+    in_image = (target.kind or context.plant.default_target) == "docker"
+    image = context.plant.base_images.get(target.instance, "") if in_image else ""
+    return of_image(image) or of_runtime(_installed_runtime())
+
+
+def _installed_runtime() -> str:
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:
+        return version("onnxruntime-gpu")  # the extra `gpu` takes its place
 
 
 def batches(context: Context) -> list[int]:
