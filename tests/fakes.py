@@ -21,6 +21,7 @@ class FakeRegistry:
     models: dict[str, ModelView] = field(default_factory=dict)
     versions: dict[tuple[str, str], Path | None] = field(default_factory=dict)
     tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    sources: dict[tuple[str, str], str] = field(default_factory=dict)
     away: bool = False
 
     def register(self, model: str, version: str, artifacts: Path | None = None) -> None:
@@ -60,7 +61,8 @@ class FakeRegistry:
     def version(self, model: str, version: str) -> VersionInfo | None:
         self._reach()
         known = (model, version) in self.versions
-        return VersionInfo(model, version, "run", "somewhere", "trainer", True) if known else None
+        source = self.sources.get((model, version), "somewhere")
+        return VersionInfo(model, version, "run", source, "trainer", True) if known else None
 
     def download(self, model: str, version: str, into: Path) -> None:
         self._reach()

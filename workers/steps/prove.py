@@ -11,6 +11,7 @@ from app.domain.v2 import wrong_rows
 from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
+from workers.steps import swap
 
 LATENCY_CALLS = 200
 ROWS_A_CALL = 64
@@ -32,7 +33,8 @@ def run(context: Context) -> Outcome:
     finally:
         # One that was overtaken must not end what its heir proves, or already serves: the token says so.
         server.stop(build["name"], context.fence)
-    return Done({"instance": instance, "served": served, "latency_ms": latency})
+    changed = swap.since_intake(context)
+    return Done({"instance": instance, "served": served, "latency_ms": latency, "registry": changed}, changed or "")
 
 
 def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:
