@@ -174,7 +174,7 @@ class FakeSandbox:
 
     results: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {
-            "scan": {"findings": [], "errors": [], "scanned": 3},
+            "scan": {"findings": [], "errors": [], "scanned": 3, "alone": {}},
             "convert": dict(CONVERTED),
             "score": {"metrics": {"rmse": 0.5}},
         }

@@ -16,7 +16,7 @@ from . import probe_kernel, probe_network
 
 NEEDED = (
     *("numpy", "pandas", "sklearn", "onnx", "onnxruntime", "skl2onnx", "skops", "cloudpickle", "yaml"),
-    "modelscan",
+    *("modelscan", "picklescan"),
 )
 MANY_THREADS = 1000
 _STACK_BYTES = 64 << 10
