@@ -78,6 +78,7 @@ def test_nothing_is_said_where_nothing_changed(world: World) -> None:
     shown = world.run(world.ask("1"))
 
     assert (shown["state"], shown["reason"]) == ("APPROVAL", "")
+    assert shown["evidence"]["prove"]["registry"] == swap.SAME
 
 
 def test_a_registry_that_is_away_delays_nothing(world: World) -> None:
@@ -87,6 +88,7 @@ def test_a_registry_that_is_away_delays_nothing(world: World) -> None:
     shown = world.run(promotion)
 
     assert (shown["state"], shown["reason"]) == ("APPROVAL", "")
+    assert shown["evidence"]["prove"]["registry"] == "not compared: MLflow does not answer."
 
 
 def test_of_a_large_model_only_the_source_is_compared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +96,7 @@ def test_of_a_large_model_only_the_source_is_compared(world: World, monkeypatch:
     promotion = world.ask("1")
     _after_intake(world, _replace)
 
-    assert world.run(promotion)["reason"] == ""
+    shown = world.run(promotion)
+
+    assert shown["reason"] == ""
+    assert "by its source only" in shown["evidence"]["prove"]["registry"]

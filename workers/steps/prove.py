@@ -33,8 +33,8 @@ def run(context: Context) -> Outcome:
     finally:
         # One that was overtaken must not end what its heir proves, or already serves: the token says so.
         server.stop(build["name"], context.fence)
-    changed = swap.since_intake(context)
-    return Done({"instance": instance, "served": served, "latency_ms": latency, "registry": changed}, changed or "")
+    registry, note = swap.since_intake(context)
+    return Done({"instance": instance, "served": served, "latency_ms": latency, "registry": registry}, note)
 
 
 def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:
