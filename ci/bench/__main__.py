@@ -1,4 +1,4 @@
-"""The command line of the benchmarks; `make bench` runs it. It ends by itself within about four minutes."""
+"""The command line of the benchmarks; `make bench` runs it. It ends by itself within about five minutes."""
 
 import argparse
 import contextlib
