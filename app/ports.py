@@ -94,6 +94,9 @@ class ArtifactStore(Protocol):
     def put_tree(self, folder: Path) -> str:
         """Copy a folder in and return its tree digest. Raises Rejected for links, devices, odd names, quotas."""
 
+    def digest_of(self, folder: Path) -> str:
+        """The digest that `put_tree` would give, with nothing kept. Raises Rejected as that does."""
+
     def tree(self, digest: str) -> Path:
         """The folder of a stored tree; read it, never write. Raises Fault where it is missing or was changed."""
 

@@ -15,13 +15,14 @@ from app.adapters.docker_engine import DockerEngine, TritonDocker
 from app.adapters.haproxy import HAProxyRouter, Layout
 from app.adapters.local_store import LocalStore
 from app.adapters.mlflow_registry import MlflowRegistry
+from app.adapters.proven import ProvenSandbox
 from app.adapters.s3_buckets import S3Buckets
 from app.adapters.triton_process import TritonProcess
 from app.adapters.v2_client import V2Client
 from app.db.session import Database
 from app.parts import Core, Plant
 from app.policy_files import PolicyFolder
-from app.ports import ModelServer, Queue
+from app.ports import ModelServer, Queue, Sandbox
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,9 +84,9 @@ def triton(settings: Settings) -> TritonProcess:
     return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend, host=settings.release_host)
 
 
-def sandbox() -> BwrapSandbox:
-    """Where untrusted code runs."""
-    return BwrapSandbox(ROOT / "workers" / "sandbox")
+def sandbox() -> Sandbox:
+    """Where untrusted code runs, once it has been proved to hold."""
+    return ProvenSandbox(BwrapSandbox(ROOT / "workers" / "sandbox"))
 
 
 def docker_ping(settings: Settings) -> str:

@@ -23,6 +23,7 @@ class FakeRegistry:
     tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     datasets: dict[tuple[str, str], Dataset] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
+    sources: dict[tuple[str, str], str] = field(default_factory=dict)
     away: bool = False
 
     def register(self, model: str, version: str, artifacts: Path | None = None) -> None:
@@ -62,7 +63,8 @@ class FakeRegistry:
     def version(self, model: str, version: str) -> VersionInfo | None:
         self._reach()
         known = (model, version) in self.versions
-        return VersionInfo(model, version, "run", "somewhere", "trainer", True) if known else None
+        source = self.sources.get((model, version), "somewhere")
+        return VersionInfo(model, version, "run", source, "trainer", True) if known else None
 
     def download(self, model: str, version: str, into: Path) -> None:
         self._reach()
@@ -193,7 +195,7 @@ class FakeSandbox:
 
     results: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {
-            "scan": {"findings": [], "errors": [], "scanned": 3},
+            "scan": {"findings": [], "errors": [], "scanned": 3, "alone": {}},
             "convert": dict(CONVERTED),
             "score": dict(SCORED),
             "champion": {**SCORED, "metrics": {"rmse": 0.5}},

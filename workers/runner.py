@@ -206,10 +206,10 @@ class Runner:
             promotions.reschedule(session, held, now(session))
             return True
         match outcome:
-            case Done(evidence):
+            case Done(evidence, note):
                 after = next_state(held.state)
                 delay = self._timing.drain if after is State.LIVE else timedelta(0)
-                transition(session, row, held, after, "", evidence, delay)
+                transition(session, row, held, after, note, evidence, delay)
                 return after not in ENDED
             case End(state, reason, evidence):
                 transition(session, row, held, state, reason, evidence)

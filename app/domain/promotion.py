@@ -91,9 +91,11 @@ def next_state(state: State) -> State:
 
 @dataclass(frozen=True)
 class Done:
-    """The step finished; `evidence` (JSON values only) is stored under the step's name."""
+    """The step finished; `evidence` (JSON values only) is stored under the step's name, and `note` is what people are
+    told of it at once, where there is something to tell."""
 
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)

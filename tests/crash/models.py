@@ -37,7 +37,7 @@ def write_artifacts(folder: Path, version: str) -> Path:
     onnx.save(_onnx(weights), str(made / "model.onnx"))
     signature = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}, {"name": "y", "datatype": "FP32", "shape": [-1, 1]}
     answers = {
-        "scan": {"findings": [], "errors": [], "scanned": 4},
+        "scan": {"findings": [], "errors": [], "scanned": 4, "alone": {}},
         "convert": {**CONVERTED, "inputs": [signature[0]], "outputs": [signature[1]]},
     }
     (made / "answers.json").write_text(json.dumps(answers))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.adapters.mlflow_registry import MlflowRegistry
+from app.adapters.mlflow_registry import MlflowRegistry, landing
 from app.domain.errors import Fault, Rejected, Transient
 from app.domain.registry import ModelView
 from tests import services
@@ -237,15 +237,56 @@ def test_a_source_that_nobody_vouches_for_is_refused(case: Case, source: str, wo
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "/etc/passwd", "nul\0"])
-def test_a_listing_cannot_lead_out_of_the_folder(case: Case, name: str, tmp_path: Path) -> None:
+ODD = [
+    "..",
+    ".",
+    "a/b",
+    "/etc/passwd",
+    "nul\0",
+    "back\\slash",
+    "x" * 300,
+    "cut \ud800 off",
+    "fdp.\u202eexe",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+@pytest.mark.parametrize("name", ODD)
+def test_a_listing_cannot_lead_out_of_the_folder(case: Case, name: str, is_folder: bool, tmp_path: Path) -> None:
     def answer(path: str, query: Query) -> Answer:
         return 200, {
             "artifact_uri": "mlflow-artifacts:/1/x",
-            "files": [{"path": name, "is_dir": False, "file_size": 1}],
+            "files": [{"path": name, "is_dir": is_folder, "file_size": 1}],
         }
 
-    with pytest.raises(Rejected, match="odd name"):
+    with pytest.raises(Rejected, match="odd name") as caught:
+        case.registry(answer).download("a", "1", tmp_path / "into")
+    assert caught.value.reason.isprintable()
+    assert [path.name for path in tmp_path.rglob("*")] == ["into"]
+
+
+@pytest.mark.parametrize("second", [{"path": "a", "file_size": 1}, {"path": "a", "is_dir": True}])
+def test_a_listing_that_names_one_thing_twice_is_refused(case: Case, second: Query, tmp_path: Path) -> None:
+    def answer(path: str, query: Query) -> Answer:
+        if path.endswith("/a"):
+            return 200, b"1"
+        deep = query.get("path", "").endswith("/a")
+        listed = [{"path": "b", "file_size": 1}] if deep else [{"path": "a", "file_size": 1}, second]
+        return 200, {"artifact_uri": "mlflow-artifacts:/1/x", "files": listed}
+
+    with pytest.raises(Rejected, match=r"'a'|'a/b'"):
+        case.registry(answer).download("a", "1", tmp_path / "into")
+
+
+def test_folders_count_as_files_do(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(landing, "MAX_PLACES", 20)
+
+    def answer(path: str, query: Query) -> Answer:
+        many = [{"path": f"f{n}", "is_dir": True} for n in range(30)]
+        return 200, {"artifact_uri": "mlflow-artifacts:/1/x", "files": [] if "/f" in query.get("path", "") else many}
+
+    with pytest.raises(Rejected, match="more than 20 files and folders"):
         case.registry(answer).download("a", "1", tmp_path / "into")
 
 
@@ -307,6 +348,27 @@ def test_artifacts_in_a_bucket_come_through_mlflows_client(
     registry.download("a", "1", tmp_path / "into")
     copied = {name: (tmp_path / "into" / name).read_bytes() for name in files}
     assert copied == files
+
+
+@pytest.mark.parametrize(
+    "key", ["models/1/../../../evil", "models/1/a/../../evil", "models/1/back\\slash", "models/1/%s"]
+)
+def test_a_buckets_keys_cannot_lead_out_of_the_folder(
+    case: Case, cloud_login: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    def answer(path: str, query: Query) -> Answer:
+        if not path.startswith("/bucket"):
+            return 200, {"artifact_uri": "s3://bucket/models/1"}
+        if "prefix" not in query:
+            return 200, b"evil"
+        entry = f"<Contents><Key>{key.replace('%s', 'x' * 300)}</Key><Size>4</Size></Contents>"
+        return 200, LISTING.format(prefix=query["prefix"], entries=entry).encode()
+
+    registry = case.registry(answer)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", registry._rest.address)
+    with pytest.raises(Rejected, match="odd name"):
+        registry.download("a", "1", tmp_path / "deep" / "into")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_bucket_that_is_away_or_empty(

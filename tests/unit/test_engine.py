@@ -99,9 +99,10 @@ def test_a_refused_stage_request_goes_back(world: World) -> None:
     world.registry.change(MODEL, stages={"1": "Staging", "2": "None"})
     intake.poll(world.core)
     world.sandbox.results["scan"] = {
-        "findings": [{"file": "model.pkl", "severity": "CRITICAL", "reason": "os.system"}],
+        "findings": [{"file": "model.pkl", "severity": "CRITICAL", "reason": "os.system", "scanner": "modelscan"}],
         "errors": [],
         "scanned": 1,
+        "alone": {"modelscan": 1},
     }
     world.registry.change(MODEL, stages={"1": "Production"})
     (promotion_id,) = intake.observe(world.core, MODEL, intake.POLL)

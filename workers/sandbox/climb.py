@@ -1,6 +1,6 @@
 """Climbing the ladder: convert, check, run and compare, until a rung agrees with the native model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,14 @@ from .tensors import Array, Signature
 
 
 @dataclass(frozen=True)
-class Tolerance:
-    """When answers count as equal, and how many rows may be wrong all the same."""
+class Demands:
+    """When answers count as equal, how many rows may be wrong all the same, and what the target's ONNX Runtime
+    loads."""
 
     rtol: float
     atol: float
     max_wrong_rows: int
+    support: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Tried:
 
 
 def climb(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], tolerance: Tolerance, name: str
+    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
 ) -> list[Tried]:
     """Try the rungs in order up to the first one that agrees; `answers` are the native ones to `rows`."""
     tried: list[Tried] = []
-    for attempt in _attempts(native, signature, rows, answers, tolerance, name):
+    for attempt in _attempts(native, signature, rows, answers, demands, name):
         tried.append(attempt)
         if attempt.chosen:
             break
@@ -57,7 +59,7 @@ def climb(
 
 
 def _attempts(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], tolerance: Tolerance, name: str
+    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
 ) -> Iterator[Tried]:
     seen: dict[bytes, dict[str, Any]] = {}
     for rung in RUNGS:
@@ -67,7 +69,7 @@ def _attempts(
                 # Without a StandardScaler, for one, its options change nothing.
                 yield Tried({**seen[model], **_titles(rung)}, None)
                 continue
-            attempt = _measure(rung, model, rows, answers, tolerance)
+            attempt = _measure(rung, model, rows, answers, demands)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
@@ -78,12 +80,12 @@ def _attempts(
         yield attempt
 
 
-def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], tolerance: Tolerance) -> Tried:
-    check(onnx.load_from_string(model))
+def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], demands: Demands) -> Tried:
+    check(onnx.load_from_string(model), demands.support)
     runner = Runner(model)
     outputs = runner.run(rows.table)
-    comparison = compare(answers, outputs, tolerance.rtol, tolerance.atol)
-    agrees = comparison.wrong_rows <= tolerance.max_wrong_rows
+    comparison = compare(answers, outputs, demands.rtol, demands.atol)
+    agrees = comparison.wrong_rows <= demands.max_wrong_rows
     report = {**_titles(rung), "status": "agrees" if agrees else "differs", **measured(comparison)}
     return Tried(report, Chosen(rung.name, model, runner, outputs, comparison) if agrees else None)
 

@@ -1,8 +1,9 @@
 """The program `convert`: a logged model becomes an ONNX model that gives the same answers, measured on real rows.
 
 Inputs: `model`, the artifacts as MLflow stores them; the CSV file that `request["rows"]["file"]` names, where it does.
-Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `model_name`. How good and how fast the
-model is, `score` measures later: code that came with the model must not have its say on that.
+Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `model_name`, `support` (what the target's
+ONNX Runtime loads, as `onnx_check.check` takes it). How good and how fast the model is, `score` measures later: code
+that came with the model must not have its say on that.
 Files: `model.onnx`; `rows.json`, V2 inputs and native outputs of at most 500 rows; `parity.json`, pairs to plot.
 """
 
@@ -17,6 +18,7 @@ from . import climb, onnx_check
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
+from .runner import load
 from .tensors import Array, Matrix, Signature, v2_tensor
 
 SERVED_ROWS = 500
@@ -41,8 +43,8 @@ def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> 
 
     native = Native(card, card.signature)
     answers = native.predict(rows)
-    tolerance = climb.Tolerance(request["rtol"], request["atol"], request["max_wrong_rows"])
-    tried = climb.climb(native, card.signature, rows, answers, tolerance, request.get("model_name", "model"))
+    demands = climb.Demands(request["rtol"], request["atol"], request["max_wrong_rows"], request.get("support"))
+    tried = climb.climb(native, card.signature, rows, answers, demands, request.get("model_name", "model"))
     result = {
         "flavor": card.flavor,
         "native": f"scikit-learn, {card.serialization}",
@@ -58,8 +60,8 @@ def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> 
 def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> dict[str, Any]:
     """An ONNX model stays byte for byte what it is; its native runtime is ONNX Runtime, so parity is with itself."""
     data = card.file.read_bytes()
-    onnx_check.check(onnx_check.parse(data))
-    runner = onnx_check.load(data)
+    onnx_check.check(onnx_check.parse(data), request.get("support"))
+    runner = load(data)
     runner.describe()  # Refuses outputs that no V2 answer can carry, before they are looked at.
     rows = _rows(card, runner.signature(), request, inputs)
     answers = runner.answers(rows.table)

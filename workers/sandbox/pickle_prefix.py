@@ -1,5 +1,6 @@
 """How much of some bytes the pickle machine would run, whatever a file is called and however it ends."""
 
+import functools
 import importlib.util
 import io
 import pickletools
@@ -27,14 +28,30 @@ def importing_prefix(data: bytes) -> Prefix | None:
     if data.startswith(_NPY):
         # Its first byte is an opcode that needs two values on a stack that is empty.
         return None
-    runnable = _Runnable()
-    stream = io.BytesIO(data)
-    while runnable.read(stream):
-        pass
+    runnable = _run(data)
     if not runnable.imports:
         return None
     ending = b"" if runnable.at_stop else b"."
     return Prefix(b"".join(runnable.pieces) + ending, runnable.whole or data.startswith(b"\x80"))
+
+
+def is_whole_pickle(data: bytes) -> bool:
+    """Whether `data` is pickles from its first byte to its last, or at least one that something follows which imports:
+    what it imports is judged, and what it ends in never runs."""
+    runnable = _run(data)
+    ended = runnable.at_stop and runnable.read_bytes == len(data)
+    return ended or (runnable.imports and (runnable.whole or data.startswith(b"\x80")))
+
+
+@functools.lru_cache(maxsize=1)
+def _run(data: bytes) -> "_Runnable":
+    """All that can be read of `data`; remembered, for a large pickle takes seconds and is asked for twice."""
+    runnable = _Runnable()
+    stream = io.BytesIO(data)
+    while runnable.read(stream):
+        pass
+    runnable.read_bytes = stream.tell()
+    return runnable
 
 
 @dataclass
@@ -46,6 +63,7 @@ class _Runnable:
     imports: bool = False
     at_stop: bool = False
     whole: bool = False
+    read_bytes: int = 0
 
     def read(self, stream: io.BytesIO) -> bool:
         """Read one pickle; True where it came to its stop and something follows."""

@@ -1,49 +1,84 @@
 """Trying to get out of the sandbox, for its self-test: each attempt returns whether it succeeded."""
 
-import ctypes
 import functools
 import importlib.util
+import mmap
 import os
-import socket
-import subprocess
+import resource
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NEEDED = ("numpy", "pandas", "sklearn", "onnx", "onnxruntime", "skl2onnx", "skops", "cloudpickle", "modelscan", "yaml")
-_TIMEOUT = 1.0
-_CLONE_NEWUSER = 0x10000000
+from . import probe_kernel, probe_network
+
+NEEDED = (
+    *("numpy", "pandas", "sklearn", "onnx", "onnxruntime", "skl2onnx", "skops", "cloudpickle", "yaml"),
+    *("modelscan", "picklescan"),
+)
+MANY_THREADS = 1000
+_STACK_BYTES = 64 << 10
+_MIB = 1 << 20
 _OWN_ENVIRONMENT = {
     *("HOME", "TMPDIR", "PWD", "LC_ALL", "LC_CTYPE", "PYTHONHASHSEED", "ORT_DISABLE_TELEMETRY", "OMP_NUM_THREADS"),
     *("OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "MALLOC_ARENA_MAX", "JOBLIB_MULTIPROCESSING"),
 }
 
 Request = dict[str, Any]
+Attempts = dict[str, Callable[[], bool]]
 
 
 def run(request: Request, inputs: Path, output: Path) -> dict[str, Any]:
-    """Try every way out and report `{"tried", "escaped", "missing"}`: names of attempts, and packages not found."""
-    attempts: dict[str, Callable[[], bool]] = {
-        "tcp to the host": lambda: _connects(tuple(request["tcp"])),
-        "udp to the host": lambda: _sends(tuple(request["udp"])),
-        "name lookup": _resolves,
-        "sockets of the virtual machine's host": _speaks_to_the_hypervisor,
-        "reading a host file": lambda: Path(request["secret_file"]).exists(),
-        "writing outside": lambda: _writes(Path(request["outside"])),
-        "writing into an input": lambda: _writes(inputs / request["input_file"]),
-        "memory of /dev/shm": lambda: _writes(Path("/dev/shm/planted")),  # noqa: S108 - whether it can be filled
-        "seeing host processes": lambda: _sees(request["host_pid"], request["host_comm"]),
-        "the host's environment": lambda: _inherits(set(request["environment"])),
-        "starting a process": _starts_a_process,
-        "being root or capable": _is_privileged,
-        "a new namespace": _unshares,
-        **{f"writing {file}": functools.partial(_writes, file) for file in _SYSTEM_FILES},
-        "writing beside the output": lambda: _writes(output.parent / "planted"),
-    }
+    """Try every way out and report `{"tried", "escaped", "missing"}`: names of attempts, and packages not found.
+
+    With `request["bomb"]` nothing else is tried than more threads than anybody needs.
+    """
+    if request.get("bomb"):
+        attempts: Attempts = {"threads without end": _threads}
+    else:
+        attempts = {
+            **probe_network.attempts(request),
+            **_files(request, inputs, output),
+            **_processes(request),
+            **_quantities(request, output),
+            **probe_kernel.attempts(),
+        }
     escaped = [name for name, attempt in attempts.items() if _succeeds(attempt)]
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     return {"tried": list(attempts), "escaped": escaped, "missing": missing}
+
+
+def _files(request: Request, inputs: Path, output: Path) -> Attempts:
+    secret, outside = Path(request["secret_file"]), Path(request["outside"])
+    return {
+        "reading a host file": lambda: _reads(secret),
+        "following a link out of an input": lambda: _reads(inputs / request["link"]),
+        "climbing out of an input": lambda: _reads((inputs / request["link"]).parent / ".." / secret.name),
+        "writing outside": lambda: _writes(outside),
+        "writing into an input": lambda: _writes(inputs / request["input_file"]),
+        "memory of /dev/shm": lambda: _writes(Path("/dev/shm/planted")),  # noqa: S108 - whether it can be filled
+        **{f"writing {file}": functools.partial(_writes, file) for file in _SYSTEM_FILES},
+        "writing beside the output": lambda: _writes(output.parent / "planted"),
+    }
+
+
+def _processes(request: Request) -> Attempts:
+    return {
+        "seeing host processes": lambda: _sees(request["host_pid"], request["host_comm"]),
+        "the files and variables of other processes": lambda: _looks_into_others(request),
+        "the host's environment": lambda: bool(_foreign(request) & set(os.environ)),
+    }
+
+
+def _quantities(request: Request, output: Path) -> Attempts:
+    return {
+        "more memory than allowed": lambda: _maps(request["memory_mib"] + 64),
+        "a larger file than allowed": lambda: _grows(output / "large", request["file_mib"] + 1),
+        "raising its own limits": _raises_its_limits,
+        "no limit of CPU time": lambda: resource.getrlimit(resource.RLIMIT_CPU)[1] == resource.RLIM_INFINITY,
+    }
 
 
 _SYSTEM_FILES = (
@@ -63,24 +98,8 @@ def _succeeds(attempt: Callable[[], bool]) -> bool:
         return False
 
 
-def _connects(address: tuple[str, int]) -> bool:
-    with socket.create_connection(address, timeout=_TIMEOUT):
-        return True
-
-
-def _sends(address: tuple[str, int]) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        return sender.sendto(b"x", address) == 1
-
-
-def _resolves() -> bool:
-    return bool(socket.getaddrinfo("example.com", 80))
-
-
-def _speaks_to_the_hypervisor() -> bool:
-    # Network namespaces do not hold these sockets apart.
-    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM):
-        return True
+def _reads(file: Path) -> bool:
+    return bool(file.read_bytes())
 
 
 def _writes(file: Path) -> bool:
@@ -96,26 +115,65 @@ def _writes(file: Path) -> bool:
     return True
 
 
+def _others() -> list[Path]:
+    return [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and int(entry.name) != os.getpid()]
+
+
 def _sees(pid: int, comm: str) -> bool:
     # Inside, the same number may be another process: it is ours that counts.
-    others = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    return len(others) > 8 or (Path(f"/proc/{pid}/comm").read_text().strip() == comm and pid != os.getpid())
+    return len(_others()) > 7 or (Path(f"/proc/{pid}/comm").read_text().strip() == comm and pid != os.getpid())
 
 
-def _inherits(names: set[str]) -> bool:
-    return bool((names - _OWN_ENVIRONMENT) & set(os.environ))
+def _foreign(request: Request) -> set[str]:
+    return set(request["environment"]) - _OWN_ENVIRONMENT
 
 
-def _starts_a_process() -> bool:
-    subprocess.run([sys.executable, "-c", ""], check=False, timeout=10)
+def _looks_into_others(request: Request) -> bool:
+    """The secret by way of another process's root, or a variable of the host in another one's environment."""
+    foreign = {name.encode() for name in _foreign(request)}
+
+    def gives(process: Path) -> bool:
+        names = {entry.partition(b"=")[0] for entry in (process / "environ").read_bytes().split(b"\0")}
+        return bool(names & foreign) or _reads(process / "root" / request["secret_file"].lstrip("/"))
+
+    return any(_succeeds(functools.partial(gives, process)) for process in _others())
+
+
+def _maps(mib: int) -> bool:
+    with mmap.mmap(-1, mib * _MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        return True
+
+
+def _grows(file: Path, mib: int) -> bool:
+    try:
+        with file.open("wb") as stream:
+            stream.truncate(mib * _MIB)
+            return True
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _raises_its_limits() -> bool:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[1] == resource.RLIM_INFINITY:
+        return True
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (before[0], before[1] + _MIB))
+    except ValueError:  # what Python makes of a refusal
+        return False
     return True
 
 
-def _is_privileged() -> bool:
-    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    capable = any(int(status[name].strip(), 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"))
-    return os.getuid() == 0 or capable or status["NoNewPrivs"].strip() != "1"
-
-
-def _unshares() -> bool:
-    return bool(ctypes.CDLL(None).unshare(_CLONE_NEWUSER) == 0)
+def _threads() -> bool:
+    """Whether so many threads can live for a moment: small stacks, so that the memory limit does not end them."""
+    threading.stack_size(_STACK_BYTES)
+    end = threading.Event()
+    try:
+        for _ in range(MANY_THREADS):
+            threading.Thread(target=end.wait, daemon=True).start()
+        time.sleep(0.5)
+    except RuntimeError:
+        return False
+    finally:
+        end.set()
+    return True

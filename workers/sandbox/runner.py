@@ -98,6 +98,21 @@ class Runner:
         raise Refused("unsupported-input", reason, "Use one input of shape [None, 1] per column, or one [None, k].")
 
 
+def load(data: bytes) -> Runner:
+    """The model in ONNX Runtime.
+
+    Raises:
+        Refused: ONNX Runtime cannot load it.
+    """
+    try:
+        return Runner(data)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = f"ONNX Runtime cannot load the model: {' '.join(str(error).split())[:300]}"
+        raise Refused("invalid-onnx", reason, "Export the model for the operators of ONNX Runtime.") from error
+
+
 def _word(tensor: Any) -> str:
     word = kind_of_onnx(tensor.type)
     if word is None:

@@ -4,7 +4,8 @@ Nothing of the model's own format is loaded here: what came with it into `conver
 Inputs: `onnx`, the model's file; the rows' file that `request["rows"]["file"]` names, or `served`, the V2 rows that
 `convert` left, where `rows.file` is None. Request: `rows` as for `convert`, with `texts` (columns that slices need) and
 `complete` (columns that must have a value), `batches` (sizes to time), `slices` (lists of columns), `nudges`, and
-whether to `check` the model's file: what `convert` said of it was said beside code that came with the model.
+whether to `check` the model's file, with `support` as for `convert`: what `convert` said of it was said beside code
+that came with the model.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 from . import measure, metrics, noise, onnx_check, slices
 from .refusal import Refused
 from .rows import Rows, draw
+from .runner import load
 from .tensors import KINDS, Matrix, Signature, Table
 
 
@@ -28,8 +30,8 @@ def run(request: dict[str, Any], inputs: Path, _output: Path) -> dict[str, Any]:
     """
     data = (inputs / "onnx").read_bytes()
     if request["check"]:
-        onnx_check.check(onnx_check.parse(data))
-    runner = onnx_check.load(data)
+        onnx_check.check(onnx_check.parse(data), request.get("support"))
+    runner = load(data)
     signature = _relaxed(runner.signature())
     rows = draw(request, inputs, signature, lambda: _served(inputs / "served", signature))
     outputs = runner.answers(rows.table)

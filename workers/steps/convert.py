@@ -8,6 +8,7 @@ from typing import Any
 from app.domain.promotion import Done, End, Outcome, State
 from app.ports import SandboxJob
 from workers.context import Context
+from workers.steps import support
 from workers.steps.rows import refused_end, rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=10)
@@ -22,6 +23,7 @@ def run(context: Context) -> Outcome:
         "rtol": parity.rtol,
         "atol": parity.atol,
         "max_wrong_rows": parity.max_wrong_rows,
+        "support": support.of_target(context).as_json(),
     }
     with context.scratch("convert") as output:
         result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))

@@ -11,6 +11,7 @@ from app.domain.v2 import wrong_rows
 from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
+from workers.steps import swap
 from workers.steps.drawing import of_prove
 
 LATENCY_CALLS = 200
@@ -35,7 +36,9 @@ def run(context: Context) -> Outcome:
         server.stop(build["name"], context.fence)
     latency = {"p50": samples[len(samples) // 2], "p99": samples[int(len(samples) * 0.99)]}
     drawn = of_prove(context, samples)
-    return Done({"instance": instance, "served": served, "latency_ms": latency, "pictures": drawn})
+    registry, note = swap.since_intake(context)
+    said = {"instance": instance, "served": served, "latency_ms": latency, "pictures": drawn, "registry": registry}
+    return Done(said, note)
 
 
 def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:

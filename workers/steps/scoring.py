@@ -13,6 +13,7 @@ from app.domain.measured import Measurements, Noise, Schema, Slices, Tensor
 from app.domain.promotion import State
 from app.ports import SandboxJob
 from workers.context import Context
+from workers.steps import support
 from workers.steps.rows import rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=5)
@@ -50,6 +51,7 @@ def score(context: Context) -> Scored | Refused:
     gates = context.policy.gates
     more = {
         "check": True,
+        "support": support.of_target(context).as_json(),
         "batches": sorted({1, *(gate.batch for gate in gates if gate.kind == "latency")}),
         "slices": sorted({gate.by for gate in gates if gate.kind == "slices"}),
         "nudges": sorted({gate.nudge for gate in gates if gate.kind == "robustness"}),

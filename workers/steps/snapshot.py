@@ -30,7 +30,12 @@ def run(context: Context) -> Outcome:
     with context.scratch("model") as folder:
         context.registry.download(context.model, context.version, folder)
         tree = context.plant.store.put_tree(folder)
-    evidence: dict[str, Any] = {"tree": tree, "run_id": info.run_id, "trained_by": info.user}
+    evidence: dict[str, Any] = {
+        "tree": tree,
+        "source": info.source,
+        "run_id": info.run_id,
+        "trained_by": info.user,
+    }
     if context.policy.data is not None:
         evidence |= copy_rows(context, context.policy.data)
     return Done(evidence)

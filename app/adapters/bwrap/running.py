@@ -15,6 +15,8 @@ from app import failpoints
 _HEAD_BYTES, _TAIL_BYTES, _CHUNK = 256, 16 << 10, 1 << 16
 _MAX_TALK_BYTES = 64 << 20
 _LOOK_SECONDS = 0.2
+# Where bwrap runs as root, no limit of the kernel counts the threads of its user: somebody has to look, and often.
+_COUNT_SECONDS = 0.05
 _DEATH_SECONDS = 10.0
 
 
@@ -34,17 +36,20 @@ class Talk:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long (seconds) a run may take and how much (bytes, files) it may leave in its output folder."""
+    """How long (seconds) a run may take, how much (bytes, files) it may leave in its output folder, and how many
+    threads it may have."""
 
     seconds: float
     output: Path
     output_bytes: int
     output_files: int = 200
+    threads: int = 256
 
 
 @dataclass
 class Ending:
-    """How a run ended: its status as a shell would say it, and which bound it broke: time, talk, output or nothing."""
+    """How a run ended: its status as a shell would say it, and which bound it broke: time, talk, output, threads or
+    nothing."""
 
     status: int = 0
     broke: str = ""
@@ -96,6 +101,7 @@ class _Attendant:
         self._pipe = process.stdout.fileno()
         os.set_blocking(self._pipe, False)
         self._ending = Ending()
+        self._first_pid = 0
 
     def attend(self) -> Ending:
         # Not the end of its output says that a program is over: it may close that and run on.
@@ -116,9 +122,9 @@ class _Attendant:
 
     def _watch(self, selector: selectors.BaseSelector, gone: int) -> str:
         deadline = time.monotonic() + self._bounds.seconds
-        look_at = 0.0
+        look_at = count_at = 0.0
         while True:
-            pause = max(0.0, min(look_at, deadline) - time.monotonic())
+            pause = max(0.0, min(look_at, count_at, deadline) - time.monotonic())
             ready = {key.fd for key, _ in selector.select(timeout=pause)}
             if gone in ready:
                 return ""
@@ -133,6 +139,10 @@ class _Attendant:
                 look_at = now + _LOOK_SECONDS
                 if _too_much(self._bounds):
                     return "output"
+            if now >= count_at:
+                count_at = now + _COUNT_SECONDS
+                if _threads_below(self._first()) > self._bounds.threads:
+                    return "threads"
 
     def _hear(self) -> bool:
         """Read what is there; False where nothing is or will be."""
@@ -145,15 +155,37 @@ class _Attendant:
 
     def _kill(self, gone: int) -> None:
         """Kill the sandbox's first process: the kernel ends all others with it, and bwrap only after them."""
+        first = self._first()
         try:
-            os.kill(int(json.loads(os.read(self._info, _CHUNK))["child-pid"]), signal.SIGKILL)
-        except (BlockingIOError, ValueError, ProcessLookupError):
-            # There is no such process yet or no more; without bwrap there will be none.
+            # Without bwrap there will be no first process either.
+            os.kill(first or self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
             self._process.kill()
         with selectors.DefaultSelector() as selector:
             selector.register(gone, selectors.EVENT_READ)
             if not selector.select(timeout=_DEATH_SECONDS):
                 raise TimeoutError("a killed sandbox did not end")
+
+    def _first(self) -> int:
+        """The id of the sandbox's first process, which bwrap tells once; 0 before that."""
+        if not self._first_pid:
+            try:
+                self._first_pid = int(json.loads(os.read(self._info, _CHUNK))["child-pid"])
+            except (BlockingIOError, ValueError):
+                return 0
+        return self._first_pid
+
+
+def _threads_below(first: int) -> int:
+    """The threads of the processes that the sandbox's first one has started."""
+    threads = 0
+    try:
+        for child in Path(f"/proc/{first}/task/{first}/children").read_text().split():
+            status = Path(f"/proc/{child}/status").read_text()
+            threads += int(status.partition("\nThreads:")[2].split(maxsplit=1)[0])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return threads  # It has not begun, or it is over.
+    return threads
 
 
 def _too_much(bounds: Bounds) -> bool:

@@ -26,6 +26,11 @@ _NOT_PERMITTED = (
     "(sysctl kernel.unprivileged_userns_clone=1; on Ubuntu an AppArmor profile for bwrap); inside a container run it "
     "with seccomp=unconfined and apparmor=unconfined, or give the workers a machine of their own."
 )
+_BROKE: Mapping[str, str] = {
+    "output": "wrote too much",
+    "talk": "printed without end",
+    "threads": "started threads without end",
+}
 _SIGNALS = {128 + number: number for number in signal.valid_signals()}
 
 
@@ -62,9 +67,10 @@ class BwrapSandbox:
         """
 
         def probe(inputs: Mapping[str, Path], request: Mapping[str, Any], output: Path) -> Mapping[str, Any]:
-            return self._run("probe", SandboxJob("scan", inputs, request, output, selftest.TIMEOUT))
+            job = SandboxJob("scan", inputs, request, output, selftest.TIMEOUT, selftest.MEMORY_MIB)
+            return self._run("probe", job)
 
-        tried = selftest.attempt_escape(probe)
+        tried = selftest.attempt_escape(probe, self._output_mib)
         return f"bubblewrap: {len(tried)} ways out were tried from inside, and none is open"
 
     def _run(self, program: str, job: SandboxJob) -> Mapping[str, Any]:
@@ -129,8 +135,8 @@ def _judge(ending: Ending, job: SandboxJob) -> None:
         reason = f"took longer than {job.timeout.total_seconds():g} s"
         raise Rejected(f"The sandboxed {job.program} {reason} and was stopped.", "Make the model smaller or faster.")
     if ending.broke:
-        what = "wrote too much" if ending.broke == "output" else "printed without end"
-        raise Rejected(f"The sandboxed {job.program} {what} and was stopped.", "Look at what runs when it is loaded.")
+        reason = f"The sandboxed {job.program} {_BROKE[ending.broke]} and was stopped."
+        raise Rejected(reason, "Look at what runs when it is loaded.")
     if ending.status == 0:
         return
     number = _SIGNALS.get(ending.status)

@@ -3,16 +3,15 @@
 import hashlib
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.domain import names
 from app.domain.errors import Rejected
 
 _CHUNK = 1 << 20
-_NAME_BYTES, _PATH_BYTES = 200, 1000
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a fifo would wait for somebody to write into it.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -21,7 +20,7 @@ _REMEDY = "Log the model again with plain files only."
 
 @dataclass(frozen=True)
 class Quotas:
-    """How much one tree may hold: files, bytes in all, and folders within folders."""
+    """How much one tree may hold: files and folders together, bytes in all, and folders within folders."""
 
     max_files: int = 5000
     max_bytes: int = 8 << 30
@@ -92,13 +91,14 @@ class _Copy:
     entries: list[Entry] = field(default_factory=list)
     folded: dict[str, str] = field(default_factory=dict)
     bytes_left: int = 0
+    places: int = 0
 
     def __post_init__(self) -> None:
         self.bytes_left = self.quotas.max_bytes
 
     def folder(self, source: int, prefix: str, target: Path, depth: int) -> None:
         if depth > self.quotas.max_depth:
-            raise Rejected(f"{_shown(prefix)} lies deeper than {self.quotas.max_depth} folders.", _REMEDY)
+            raise Rejected(f"{names.shown(prefix)} lies deeper than {self.quotas.max_depth} folders.", _REMEDY)
         target.mkdir(mode=0o755)
         for name in sorted(os.listdir(source)):
             path = f"{prefix}{name}"
@@ -111,6 +111,7 @@ class _Copy:
         target.chmod(0o555)
 
     def _subfolder(self, source: int, name: str, path: str, target: Path, depth: int) -> None:
+        self._count(path)
         child = os.open(name, _FOLDER_FLAGS, dir_fd=source)
         try:
             self.folder(child, f"{path}/", target / name, depth + 1)
@@ -118,46 +119,37 @@ class _Copy:
             os.close(child)
 
     def _file(self, source: int, name: str, path: str, target: Path) -> None:
-        if len(self.entries) >= self.quotas.max_files:
-            raise Rejected(f"The model has more than {self.quotas.max_files} files (at {_shown(path)}).", _REMEDY)
+        self._count(path)
         entry = copy_file(source, name, path, target / name, self.bytes_left)
         self.bytes_left -= entry.size
         self.entries.append(entry)
 
+    def _count(self, path: str) -> None:
+        self.places += 1
+        if self.places > self.quotas.max_files:
+            reason = f"The model has more than {self.quotas.max_files} files and folders (at {names.shown(path)})."
+            raise Rejected(reason, _REMEDY)
+
     def _check_name(self, name: str, path: str) -> None:
-        problem = _name_problem(name, path)
+        problem = names.problem(name, path)
         # Two names that one file system holds apart and the next one takes for the same would overwrite each other.
-        folded = unicodedata.normalize("NFC", path).casefold()
+        folded = names.folded(path)
         if not problem and self.folded.setdefault(folded, path) != path:
-            problem = f"differs only in case or form from {_shown(self.folded[folded])}"
+            problem = f"differs only in case or form from {names.shown(self.folded[folded])}"
         if problem:
-            raise Rejected(f"The file name {_shown(path)} {problem}.", "Rename it and log the model again.")
-
-
-def _name_problem(name: str, path: str) -> str:
-    try:
-        name_bytes, path_bytes = len(name.encode()), len(path.encode())
-    except UnicodeEncodeError:
-        return "is not valid UTF-8"
-    if name_bytes > _NAME_BYTES or path_bytes > _PATH_BYTES:
-        return f"is longer than {_NAME_BYTES} bytes, or its path than {_PATH_BYTES}"
-    if "\\" in name:
-        return "holds a backslash, which is a folder separator elsewhere"
-    if any(unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} for character in name):
-        return "holds control or invisible characters"
-    return ""
+            raise Rejected(f"The file name {names.shown(path)} {problem}.", "Rename it and log the model again.")
 
 
 def _expect_plain(status: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise Rejected(f"{_shown(path)} is {_kind(status.st_mode)}, not a regular file.", _REMEDY)
+        raise Rejected(f"{names.shown(path)} is {_kind(status.st_mode)}, not a regular file.", _REMEDY)
     if status.st_nlink != 1:
-        raise Rejected(f"{_shown(path)} is hard-linked to another file.", _REMEDY)
+        raise Rejected(f"{names.shown(path)} is hard-linked to another file.", _REMEDY)
 
 
 def _kind(mode: int) -> str:
-    names = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a fifo"), (stat.S_ISSOCK, "a socket"))
-    return next((name for test, name in names if test(mode)), "a folder" if stat.S_ISDIR(mode) else "a device")
+    kinds = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a fifo"), (stat.S_ISSOCK, "a socket"))
+    return next((name for test, name in kinds if test(mode)), "a folder" if stat.S_ISDIR(mode) else "a device")
 
 
 def _pour(source: int, target: Path, path: str, max_bytes: int) -> tuple[int, str]:
@@ -166,16 +158,10 @@ def _pour(source: int, target: Path, path: str, max_bytes: int) -> tuple[int, st
         while chunk := os.read(source, _CHUNK):
             size += len(chunk)
             if size > max_bytes:
-                raise Rejected(f"{_shown(path)} goes beyond the quota of bytes.", "Ask for a larger quota.")
+                raise Rejected(f"{names.shown(path)} goes beyond the quota of bytes.", "Ask for a larger quota.")
             digest.update(chunk)
             out.write(chunk)
         out.flush()
         os.fchmod(out.fileno(), 0o444)
         os.fsync(out.fileno())
     return size, digest.hexdigest()
-
-
-def _shown(path: str) -> str:
-    """The path as people may safely see it: escaped, and cut in its middle where it is long."""
-    text = ascii(path)
-    return text if len(text) <= 160 else f"{text[:80]}...{text[-70:]}"

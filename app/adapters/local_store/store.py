@@ -65,10 +65,7 @@ class LocalStore:
             Fault: the folder cannot be read or the store not be written.
         """
         with self._our_fault(f"storing {folder.name}"), self._staging() as staging:
-            entries = copy_tree(folder, staging / "tree", self._quotas)
-            if not entries:
-                raise Rejected("The model has no files.", "Log the model again: its version points to nothing.")
-            manifest = canonical([[entry.path, entry.size, entry.sha256] for entry in entries])
+            manifest = self._copy(folder, staging)
             digest = digest_bytes(manifest)
             _write(staging / "manifest.json", manifest)
             staging.chmod(0o755)
@@ -77,6 +74,16 @@ class LocalStore:
                 self._settle(staging, self._tree_home(digest))
         self.tree(digest)
         return digest
+
+    def digest_of(self, folder: Path) -> str:
+        """The digest that `put_tree` would give the folder, with nothing kept.
+
+        Raises:
+            Rejected: as `put_tree`.
+            Fault: the folder cannot be read or the store not be written.
+        """
+        with self._our_fault(f"hashing {folder.name}"), self._staging() as staging:
+            return digest_bytes(self._copy(folder, staging))
 
     def tree(self, digest: str) -> Path:
         """The folder of a stored tree; read it, never write.
@@ -145,6 +152,13 @@ class LocalStore:
         folder = self.tree(digest)
         for entry in self._manifest(digest):
             _expect_hash(folder / entry.path, entry.sha256, digest)
+
+    def _copy(self, folder: Path, staging: Path) -> bytes:
+        """Copy the folder to `staging`/tree and return its manifest."""
+        entries = copy_tree(folder, staging / "tree", self._quotas)
+        if not entries:
+            raise Rejected("The model has no files.", "Log the model again: its version points to nothing.")
+        return canonical([[entry.path, entry.size, entry.sha256] for entry in entries])
 
     def _tree_home(self, digest: str) -> Path:
         return self._root / "trees" / _hex(digest)

@@ -1,32 +1,23 @@
 """Copies a model version's artifacts: from MLflow's own storage over REST, from a bucket with MLflow's client."""
 
+import itertools
 import re
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from app.adapters.mlflow_registry.landing import MAX_PLACES, Landing, Limits
 from app.adapters.mlflow_registry.rest import DOES_NOT_EXIST, INVALID, ApiError, Rest, Row
 from app.adapters.mlflow_registry.views import rows, text
+from app.domain import names
 from app.domain.errors import Fault, Rejected, Transient
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-MAX_FILES = 10_000
-MAX_DEPTH = 32
 _BUCKETS = frozenset({"s3", "gs", "wasbs", "abfss"})
 _REGISTER_AGAIN = "Log the model and register it again as a new version."
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one model may take: bytes in all, and seconds for the copy."""
-
-    size: int
-    seconds: float
 
 
 class Artifacts:
@@ -117,36 +108,21 @@ class Artifacts:
         )
 
     def _copy_served(self, source: str, into: Path) -> None:
-        deadline, left = time.monotonic() + self._limits.seconds, self._limits.size
-        root = unquote(_path(source)).strip("/")
-        for count, (folder, entry) in enumerate(self._walk(root, ())):
-            if count >= MAX_FILES:
-                raise Rejected(f"The model has more than {MAX_FILES} files.", "Register a smaller model.")
-            name, size = text(entry, "path"), _listed_size(entry)
-            if size > left:
-                raise Rejected(f"The model is larger than {self._limits.size} bytes.", "Register a smaller model.")
-            target = into.joinpath(*folder, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
-                for chunk in self._rest.read_artifact("/".join((root, *folder, name)), size, deadline):
+        root, landing = unquote(_path(source)).strip("/"), Landing(into, self._limits)
+        for path, entry in self._walk(root, (), landing):
+            size = _listed_size(entry)
+            with landing.file(path, size) as target, target.open("wb") as file:
+                for chunk in self._rest.read_artifact("/".join((root, *path)), size, landing.deadline):
                     file.write(chunk)
-            if target.stat().st_size != size:
-                raise Transient(f"MLflow broke off the artifact {name!r}.", "It is copied again.")
-            left -= size
 
-    def _walk(self, root: str, folder: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Row]]:
-        if len(folder) > MAX_DEPTH:
-            raise Rejected(f"The model's folders are nested more than {MAX_DEPTH} deep.", "Register a simpler model.")
+    def _walk(self, root: str, folder: tuple[str, ...], landing: Landing) -> Iterator[tuple[tuple[str, ...], Row]]:
+        landing.folder(folder)  # before it is asked for: a server may list folders without end
         for entry in self._rest.list_artifacts("/".join((root, *folder))):
-            name = text(entry, "path")
-            if name in (".", "..") or "/" in name or "\0" in name:
-                raise Rejected(
-                    f"The model has a file with the odd name {name!r}.", "Rename it and register the model again."
-                )
+            path = (*folder, text(entry, "path"))
             if entry.get("is_dir"):
-                yield from self._walk(root, (*folder, name))
+                yield from self._walk(root, path, landing)
             else:
-                yield folder, entry
+                yield path, entry
 
 
 def _listed_size(entry: Row) -> int:
@@ -166,27 +142,35 @@ def _copy_from_bucket(source: str, into: Path, limits: Limits) -> None:
         remedy = "Install headgate's extra `s3`, or the client of your cloud, where the workers run."
         raise Fault(f"The client for {source.partition(':')[0]}: is not installed ({error.name}).", remedy) from error
     try:
-        sizes = list(_sizes(repository, None))
-        if len(sizes) > MAX_FILES or sum(sizes) > limits.size:
-            reason = f"The model has more than {MAX_FILES} files or {limits.size} bytes."
-            raise Rejected(reason, "Register a smaller model.")
-        repository.download_artifacts("", str(into))  # type: ignore[no-untyped-call]  # MLflow is typed in parts
+        landing = Landing(into, limits)
+        # All names are checked before anything comes. One more than may be is enough for the landing to refuse it.
+        for path, size in list(itertools.islice(_listed(repository, (), landing), MAX_PLACES + 1)):
+            with landing.file(path, size) as target:
+                repository._download_file("/".join(path), str(target))  # type: ignore[no-untyped-call]  # typed in parts
     except MlflowException as error:
         if error.error_code == DOES_NOT_EXIST:
             raise Rejected("The bucket has no such artifacts.", _REGISTER_AGAIN) from error
         raise _bucket_away(source, error) from error
-    except Rejected:
+    except (Rejected, Transient):
         raise
     except Exception as error:  # every cloud's client has a tree of errors of its own
         raise _bucket_away(source, error) from error
 
 
-def _sizes(repository: "ArtifactRepository", folder: str | None) -> Iterator[int]:
-    for entry in repository.list_artifacts(folder):
+def _listed(
+    repository: "ArtifactRepository", folder: tuple[str, ...], landing: Landing
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Path and size of every file: a bucket's keys are whatever somebody once wrote."""
+    landing.folder(folder)
+    for entry in repository.list_artifacts("/".join(folder) or None):
+        path = tuple(entry.path.split("/"))
+        if path[:-1] != folder:
+            shown = names.shown(entry.path)
+            raise Rejected(f"The model has an odd name: {shown} lies elsewhere.", "Rename it and register it again.")
         if entry.is_dir:
-            yield from _sizes(repository, entry.path)
+            yield from _listed(repository, path, landing)
         else:
-            yield entry.file_size or 0
+            yield path, entry.file_size or 0
 
 
 def _bucket_away(source: str, error: Exception) -> Transient:

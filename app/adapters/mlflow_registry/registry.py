@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from app.adapters.mlflow_registry import webhooks
-from app.adapters.mlflow_registry.artifacts import Artifacts, Limits
+from app.adapters.mlflow_registry.artifacts import Artifacts
 from app.adapters.mlflow_registry.datasets import Datasets
+from app.adapters.mlflow_registry.landing import Limits
 from app.adapters.mlflow_registry.rest import DOES_NOT_EXIST, INVALID, ApiError, Rest, Row
 from app.adapters.mlflow_registry.views import Views, tags, text
 from app.domain.registry import NO_STAGE, ModelView
