@@ -63,7 +63,7 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
     if rungs:
         cells = [[r["name"], r["status"], r.get("wrong_rows"), r.get("rows"), r.get("largest_error")] for r in rungs]
         table(("conversion", "outcome", "wrong rows", "of", "largest error"), cells)
-    results = evidence.get("gates", {}).get("results", [])
+    results = [result for step in ("gates", "prove") for result in evidence.get(step, {}).get("results", [])]
     if results:
         table(("gate", "verdict", "reason"), [[r["gate"], r["verdict"], r["reason"]] for r in results])
     history = evidence.get("rollout", {}).get("history", [])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from app.domain.measured import Measurements, Noise, Slices
 from app.domain.policy import (
@@ -43,6 +44,16 @@ class GateResult:
     measured: float | None
     limit: float | None
     reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is kept with the promotion."""
+        return {
+            "gate": self.gate,
+            "verdict": self.rank.name.lower(),
+            "measured": self.measured,
+            "limit": self.limit,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ def _judge_gate(gate: Gate, measured: Measurements, own: OwnJudge) -> GateResult
         case ChampionGate():
             return _judge_champion(gate, measured)
         case LatencyGate():
-            return _judge_latency(gate, measured.latency_ms)
+            return judge_latency(gate, measured.latency_ms)
         case SlicesGate():
             return _judge_slices(gate, measured)
         case SchemaGate():
@@ -135,7 +146,8 @@ def _judge_champion(gate: ChampionGate, measured: Measurements) -> GateResult:
     return GateResult(name, Rank.PASS if good else Rank.FAIL, mine, limit, reason)
 
 
-def _judge_latency(gate: LatencyGate, latency_ms: Mapping[int, float]) -> GateResult:
+def judge_latency(gate: LatencyGate, latency_ms: Mapping[int, float]) -> GateResult:
+    """Judge the p99 of the gate's batch size; `latency_ms` is by batch size."""
     name = f"latency batch {gate.batch}"
     value = latency_ms.get(gate.batch)
     if value is None:

@@ -12,6 +12,7 @@ from app.domain.policy import (
     ChampionGate,
     Data,
     Gate,
+    LatencyGate,
     MetricGate,
     OwnGate,
     RobustnessGate,
@@ -140,3 +141,16 @@ def test_refusals_and_nonsense(world: World, answer: dict[str, Any], state: str,
     shown = ask(world, "1")
     assert shown["state"] == state
     assert words in shown["reason"]
+
+
+def test_a_release_that_is_too_slow_as_served_is_rejected_before_anybody_is_asked(world: World) -> None:
+    # Given a model that takes no time at all in ONNX Runtime by itself,
+    world.sandbox.results["score"]["latency_ms"] = {"1": 0.0, "4": 0.0}
+    # when the calls to its release cannot be as fast as the policy asks,
+    shown = ask(world, "1", LatencyGate(p99_ms=1e-9, batch=4), LatencyGate(p99_ms=1e9, batch=1))
+    # then it is rejected by what was measured of the release, and none of it runs.
+    assert shown["state"] == "REJECTED"
+    assert "as served, p99" in shown["reason"]
+    verdicts = {result["gate"]: result["verdict"] for result in shown["evidence"]["prove"]["results"]}
+    assert verdicts == {"served latency batch 1": "pass", "served latency batch 4": "fail"}
+    assert list(world.server.running) == []

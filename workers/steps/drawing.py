@@ -18,15 +18,15 @@ _MOST_BYTES = 4 << 20
 
 def of_gates(context: Context, scored: Scored, measured: Measurements) -> dict[str, str]:
     """Digests by name: `parity`, `latency`, and `slices-1` and so on for each slices gate."""
-    gates = context.policy.gates
-    limits = {gate.batch: gate.p99_ms for gate in gates if gate.kind == "latency"}
     output, pairs = _pairs(context)
     drawn: dict[str, Callable[[Path], None]] = {
-        "latency": lambda file: pictures.latency(file, scored.latency_samples_ms, limits, "in ONNX Runtime, one thread")
+        "latency": lambda file: pictures.latency(
+            file, scored.latency_samples_ms, _limits(context), "in ONNX Runtime, one thread"
+        )
     }
     if pairs:
         drawn["parity"] = lambda file: pictures.parity(file, pairs, output)
-    for number, gate in enumerate((gate for gate in gates if gate.kind == "slices"), 1):
+    for number, gate in enumerate((gate for gate in context.policy.gates if gate.kind == "slices"), 1):
         found = next((slices for slices in measured.slices if slices.by == gate.by), None)
         if found is not None and gate.name in measured.metrics:
             whole = measured.metrics[gate.name]
@@ -34,11 +34,14 @@ def of_gates(context: Context, scored: Scored, measured: Measurements) -> dict[s
     return _kept(context, drawn)
 
 
-def of_prove(context: Context, served_ms: list[float]) -> dict[str, str]:
-    """Digests by name: `served-latency`, of single rows over HTTP."""
-    return _kept(
-        context, {"served-latency": lambda file: pictures.latency(file, {1: served_ms}, {}, "as served, over HTTP")}
-    )
+def of_prove(context: Context, served_ms: Mapping[int, list[float]]) -> dict[str, str]:
+    """Digests by name: `served-latency`, of calls over HTTP by batch size."""
+    draw = partial(pictures.latency, samples=served_ms, limits=_limits(context), where="as served, over HTTP")
+    return _kept(context, {"served-latency": draw})
+
+
+def _limits(context: Context) -> dict[int, float]:
+    return {gate.batch: gate.p99_ms for gate in context.policy.gates if gate.kind == "latency"}
 
 
 def _kept(context: Context, drawn: Mapping[str, Callable[[Path], None]]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.gates import GateResult, Rank, Verdict, judge
+from app.domain.gates import Rank, Verdict, judge
 from app.domain.measured import Measurements
 from app.domain.promotion import Done, End, Outcome, State
 from app.measurements import freeze
@@ -27,7 +27,7 @@ def run(context: Context) -> Outcome:
 
 def _outcome(measured: Measurements, verdict: Verdict, drawn: Mapping[str, str]) -> Outcome:
     evidence: dict[str, Any] = {
-        "results": [_as_json(result) for result in verdict.results],
+        "results": [result.as_json() for result in verdict.results],
         "verdict": verdict.rank.name.lower(),
         "measurements": freeze(measured),
         "pictures": dict(drawn),
@@ -42,13 +42,3 @@ def _outcome(measured: Measurements, verdict: Verdict, drawn: Mapping[str, str])
 
 def _reasons(verdict: Verdict, rank: Rank) -> str:
     return "; ".join(result.reason for result in verdict.results if result.rank is rank)
-
-
-def _as_json(result: GateResult) -> dict[str, Any]:
-    return {
-        "gate": result.gate,
-        "verdict": result.rank.name.lower(),
-        "measured": result.measured,
-        "limit": result.limit,
-        "reason": result.reason,
-    }

@@ -1,28 +1,28 @@
 """PROVE: start the release without traffic and look at what it really answers; reviewers decide on this."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.domain.errors import Rejected
-from app.domain.promotion import Done, Outcome, State
+from app.domain.promotion import Done, End, Outcome, State
 from app.domain.v2 import wrong_rows
 from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
-from workers.steps import swap
+from workers.steps import served_latency, swap
 from workers.steps.drawing import of_prove
+from workers.steps.served_latency import CALLS, failed, p99
 
-LATENCY_CALLS = 200
 ROWS_A_CALL = 64
 # Stands for an error without a size (another label, an infinity): JSON has no word for infinity.
 NOT_COMPARABLE = 1e308
 
 
 def run(context: Context) -> Outcome:
-    """Raises Rejected where served answers differ or the release runs on another kind of instance than asked;
-    the server's own failure to start is a Fault."""
+    """Raises Rejected where served answers differ or the release runs on another kind of instance than asked; one that
+    is slower than the policy's latency gates allow is rejected with what was measured. The server's own failure to
+    start is a Fault."""
     build = context.step(State.BUILD)
     server = context.plant.servers[build["target"]]
     endpoint = server.start(spec_of(context.plant, build), context.fence)
@@ -30,15 +30,22 @@ def run(context: Context) -> Outcome:
         with context.plant.connect() as client:
             instance = _instance_kind(context, client, endpoint)
             served = _served_parity(context, client, endpoint)
-            samples = _latency_ms(context, client, endpoint)
+            latency = served_latency.measure(context, client, endpoint, _rows(context)["inputs"])
     finally:
         # One that was overtaken must not end what its heir proves, or already serves: the token says so.
         server.stop(build["name"], context.fence)
-    latency = {"p50": samples[len(samples) // 2], "p99": samples[int(len(samples) * 0.99)]}
-    drawn = of_prove(context, samples)
+    said = {
+        "instance": instance,
+        "served": served,
+        "latency_ms": {"p50": latency.samples_ms[1][CALLS // 2], "p99": p99(latency.samples_ms[1])},
+        "results": [result.as_json() for result in latency.results],
+        "pictures": of_prove(context, latency.samples_ms),
+    }
+    slow = failed(latency)
+    if slow:
+        return End(State.REJECTED, "; ".join(slow), said)
     registry, note = swap.since_intake(context)
-    said = {"instance": instance, "served": served, "latency_ms": latency, "pictures": drawn, "registry": registry}
-    return Done(said, note)
+    return Done({**said, "registry": registry}, note)
 
 
 def _instance_kind(context: Context, client: ServingClient, endpoint: Endpoint) -> str:
@@ -89,16 +96,3 @@ def _cut(tensor: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     width = len(tensor["data"]) // shape[0]
     data = tensor["data"][start * width : stop * width]
     return {**tensor, "shape": [stop - start, *shape[1:]], "data": data}
-
-
-def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> list[float]:
-    """How long single-row calls over HTTP take after a warm-up, in milliseconds, in ascending order."""
-    rows = _rows(context)
-    body = {"inputs": [_cut(tensor, 0, 1) for tensor in rows["inputs"]]}
-    seconds = []
-    for call in range(LATENCY_CALLS + 20):
-        begin = time.perf_counter()
-        client.infer(endpoint, context.model, body)
-        if call >= 20:
-            seconds.append(time.perf_counter() - begin)
-    return sorted(value * 1000 for value in seconds)
