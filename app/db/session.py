@@ -157,12 +157,25 @@ def _prove_alive(dialect: Dialect, connection: Any, record: ConnectionPoolEntry,
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver must not open transactions by itself: we choose BEGIN IMMEDIATE or BEGIN below.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute(_PATIENT)
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+    _keep_a_log(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(_PATIENT)
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _keep_a_log(driver: sqlite3.Connection) -> None:
+    """Write-ahead logging, which the file remembers. Only the first connection of all changes the mode, and SQLite does
+    not wait with that for others who open the new file in the same moment: it says at once that they are there."""
+    end = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > end:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -193,5 +206,10 @@ def _is_taken(driver: sqlite3.Connection) -> bool:
     try:
         driver.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        return _is_busy(error)
     return False
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether somebody else is in the way: plainly, or (in the code's upper bytes) because he is recovering the log."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

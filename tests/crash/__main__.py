@@ -44,9 +44,10 @@ def campaign(database: str, kills: int, seed: int, lanes: int = LANES, docker: b
         with installation(folder / "i", backing, policies) as found, _people(found) as people:
             register(people.registry, folder / "artifacts", models)
             rows = [Lane(model, people, tally, Random(f"{seed} {model}")) for model in models]
-            with Traffic(found.router.address(ENVIRONMENT), lambda: [row.model for row in rows if row.served], tally):
+            served, address = lambda: [row.model for row in rows if row.served], found.router.address(ENVIRONMENT)
+            with Traffic(address, served, tally, found.note_lost_request):
                 Campaign(found, rows, tally, kills, _tell).run()
-            if tally.broken:
+            if tally.broken or tally.unanswered:
                 _keep(folder)
     return tally
 

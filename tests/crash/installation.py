@@ -16,7 +16,9 @@ import docker
 import httpx
 
 from app import wiring
+from app.adapters.haproxy.admin import Admin
 from app.db.session import Database
+from app.domain.errors import Transient
 from app.settings import Settings
 from ci.bench.processes import answers, free_ports, running
 from tests.services import LOOPBACK, mlflow_server
@@ -101,6 +103,16 @@ class Installation:
     def reached(self) -> set[str]:
         """Every `<process>:<point>` that was ever passed."""
         return {file.name for file in (self.failpoints / "reached").iterdir()}
+
+    def note_lost_request(self, what: str) -> None:
+        """Keep, beside the logs, what a client of the router lost and how the router's servers were just then."""
+        sockets = (self.folder / "router" / name for name in ("master.sock", "admin.sock"))
+        try:
+            said = Admin(*sockets).ask("show stat")
+        except Transient as error:
+            said = str(error)
+        with (self.folder / "logs" / "lost-requests.log").open("a") as log:
+            log.write(f"{what}\n{said}\n")
 
     def _lines(self) -> list[str]:
         assert self.nursery.stdout is not None
@@ -207,18 +219,22 @@ def _stop_releases(settings: Settings) -> None:
 
 
 def _processes(home: Path) -> Counter[str]:
-    found = Counter[str]()
+    """Release names by the process table. A child of a server that has not become its Python stub yet looks like a
+    second server for a moment, and is none."""
+    found: dict[str, tuple[str, str]] = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 if (process / "comm").read_text() != "tritonserver\n":
                     continue
                 line = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                parent = (process / "stat").read_text().rpartition(") ")[2].split()[1]
             except OSError:
                 continue  # it has ended while we looked
             if any(str(home) in part for part in line):
-                found[next(part.rpartition("/")[2] for part in line if part.startswith("--id="))] += 1
-    return found
+                name = next(part.rpartition("/")[2] for part in line if part.startswith("--id="))
+                found[process.name] = (name, parent)
+    return Counter(name for name, parent in found.values() if found.get(parent, ("", ""))[0] != name)
 
 
 def answer(client: httpx.Client, method: str, path: str, **content: object) -> httpx.Response | None:

@@ -1,6 +1,7 @@
 """Clients of the router: every model that has been live is asked all the time, whatever dies meanwhile."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -13,10 +14,12 @@ _PAUSE = 0.05
 
 
 class Traffic:
-    """A thread that asks each of `served()` in turn; a context manager."""
+    """A thread that asks each of `served()` in turn; a context manager. `lost` is told of each request that was."""
 
-    def __init__(self, router: str, served: Callable[[], Sequence[str]], tally: Tally) -> None:
-        self._router, self._served, self._tally = router, served, tally
+    def __init__(
+        self, router: str, served: Callable[[], Sequence[str]], tally: Tally, lost: Callable[[str], None]
+    ) -> None:
+        self._router, self._served, self._tally, self._lost = router, served, tally, lost
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic")
 
@@ -43,11 +46,15 @@ class Traffic:
         try:
             answer = client.post(f"/v2/models/{model}/infer", json=body)
         except httpx.TransportError as error:
-            self._tally.unanswered[type(error).__name__] += 1
+            self._count_lost(model, type(error).__name__, str(error))
             return
         if answer.status_code != httpx.codes.OK:
-            self._tally.unanswered[f"status {answer.status_code}"] += 1
+            self._count_lost(model, f"status {answer.status_code}", answer.text)
         elif version_that_answers(answer) is None:
-            self._tally.unanswered["a wrong number"] += 1
+            self._count_lost(model, "a wrong number", answer.text)
         else:
             self._tally.answered += 1
+
+    def _count_lost(self, model: str, what: str, said: str) -> None:
+        self._tally.unanswered[what] += 1
+        self._lost(f"{time.time():.3f} {model}: {what}: {said}")

@@ -13,7 +13,7 @@ def test_nothing_is_lost_doubled_stuck_or_untrue(request: pytest.FixtureRequest)
     tally = campaign(request.config.getoption("--database"), KILLS, SEED, lanes=6)
     assert tally.broken == [], f"seed {SEED}"
     assert tally.total >= KILLS
-    assert tally.live >= 6
+    assert tally.live + tally.cancelled >= 6
     assert tally.unanswered == {}
 
 
@@ -21,5 +21,5 @@ def test_nor_where_releases_are_containers() -> None:
     tally = campaign("sqlite", KILLS // 2, SEED, lanes=3, docker=True)
     assert tally.broken == [], f"seed {SEED}"
     assert tally.total >= KILLS // 2
-    assert tally.live >= 3
+    assert tally.live + tally.cancelled >= 3
     assert tally.unanswered == {}
