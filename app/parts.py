@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from app.db.session import Database
 from app.ports import (
+    Anchor,
     ArtifactStore,
     Buckets,
     ImageBuilder,
@@ -17,19 +18,22 @@ from app.ports import (
     Registry,
     Sandbox,
     ServingClient,
+    Signer,
     TrafficRouter,
 )
 
 
 @dataclass(frozen=True)
 class Core:
-    """What the API and every worker need: the database, the registry, policies, the queue, and who we are."""
+    """What the API and every worker need: the database, the registry, policies, the queue, who we are, and
+    the keys that sign the audit trail."""
 
     db: Database
     registry: Registry
     policies: Policies
     queue: Queue
     public_url: str
+    signer: Signer
 
     def promotion_url(self, promotion_id: int) -> str:
         """Where people and programs look at a promotion."""
@@ -40,7 +44,8 @@ class Core:
 class Plant:
     """What the steps work with: only worker processes have it. `servers` maps a target kind to its server,
     `base_images` an instance kind to the image that releases are built on; `connect` gives a client whose connections
-    are closed with its block: a server that is told to stop waits for idle ones."""
+    are closed with its block: a server that is told to stop waits for idle ones; `anchor` keeps the audit trail's
+    checkpoints."""
 
     store: ArtifactStore
     sandbox: Sandbox
@@ -52,6 +57,7 @@ class Plant:
     metrics: MetricSource
     connect: Callable[[], AbstractContextManager[ServingClient]]
     buckets: Buckets
+    anchor: Anchor
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from app.domain.canary import Sample
+from app.domain.notes import PublicKey
 from app.domain.policy import Policy
 from app.domain.registry import ModelView
 
@@ -65,6 +66,9 @@ class Registry(Protocol):
 
     def copy_dataset(self, uri: str, into: Path) -> None:
         """Copy a dataset's file that MLflow serves to the new file `into`. Raises Fault where it is missing."""
+
+    def set_model_tag(self, model: str, key: str, value: str) -> None:
+        """Set a tag of the registered model; one that is gone is ignored."""
 
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag; a version that is gone is ignored."""
@@ -279,3 +283,20 @@ class Policies(Protocol):
 
     def policy(self, model: str) -> Policy:
         """The policy of a model, the documented default where it has none. Raises Invalid for a malformed one."""
+
+
+class Signer(Protocol):
+    """The keys that sign the audit trail's checkpoints; while they are exchanged there are several."""
+
+    def keys(self, name: str) -> list[PublicKey]:
+        """The public keys, signing under this name, the main one first. Raises Fault where one cannot be read."""
+
+    def sign(self, name: str, text: bytes) -> list[tuple[PublicKey, bytes]]:
+        """A signature of each key over the text. Raises Fault as `keys` does."""
+
+
+class Anchor(Protocol):
+    """A place outside of the database that checkpoints are kept at."""
+
+    def keep(self, note: str) -> None:
+        """Add the note, unless it is the last one there. Raises Fault where it cannot be written."""

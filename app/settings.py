@@ -45,6 +45,16 @@ class Settings(BaseSettings):
     docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")
     image_registry: str = Field("", description="where images are pushed; empty: nowhere")
     sandbox: Literal["bwrap"] = Field("bwrap", description="the layer that untrusted code runs in")
+    audit_key: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        description="PEM files of the Ed25519 keys that sign the audit trail's checkpoints, the main one first, "
+        "separated by a comma; empty: one is made in the data folder",
+    )
+    audit_anchor: Path = Field(
+        Path(),
+        description="the file that the checkpoints are kept in, best on a disk that the database's "
+        "administrators cannot write; empty: in the data folder",
+    )
     router_dir: Path = Field(Path(), description="HAProxy's configuration and sockets; empty: in the data folder")
     router_bind: str = Field("127.0.0.1", description="the address that HAProxy listens on")
     router_ports: dict[str, tuple[int, int]] = Field(
@@ -56,7 +66,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="who knows it may ask for one variant; empty: nobody may"
     )
 
-    @field_validator("mlflow_webhook_secrets", mode="before")
+    @field_validator("mlflow_webhook_secrets", "audit_key", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

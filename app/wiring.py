@@ -9,6 +9,8 @@ from pathlib import Path
 from celery import Celery
 
 from app import failpoints
+from app.adapters.anchor_file import AnchorFile
+from app.adapters.audit_keys import KeyFiles
 from app.adapters.bwrap import BwrapSandbox
 from app.adapters.celery_queue import CeleryQueue, make_app
 from app.adapters.docker_engine import DockerEngine, TritonDocker
@@ -56,8 +58,20 @@ def core(settings: Settings, queue: Queue | None = None) -> Core:
         policies=PolicyFolder(settings.policy_dir),
         queue=queue or CeleryQueue(celery(settings)),
         public_url=settings.public_url,
+        signer=signer(settings),
     )
     return failpoints.watch(parts)
+
+
+def signer(settings: Settings) -> KeyFiles:
+    """What signs the audit trail's checkpoints; without a setting one key is made once and kept in the data folder."""
+    return KeyFiles(settings.audit_key or [settings.home.resolve() / "audit.key"], make=not settings.audit_key)
+
+
+def anchor(settings: Settings) -> AnchorFile:
+    """Where the audit trail's checkpoints are kept outside of the database."""
+    file = settings.audit_anchor
+    return AnchorFile(file.resolve() if file.name else settings.home.resolve() / "audit.checkpoints")
 
 
 def store(settings: Settings) -> LocalStore:
@@ -114,6 +128,7 @@ def plant(settings: Settings) -> Plant:
         connect=V2Client,
         # The name that MLflow's own client has for it: whoever keeps artifacts elsewhere than at Amazon has set it.
         buckets=S3Buckets(os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")),
+        anchor=anchor(settings),
     )
     return failpoints.watch(parts)
 

@@ -21,6 +21,7 @@ class FakeRegistry:
     models: dict[str, ModelView] = field(default_factory=dict)
     versions: dict[tuple[str, str], Path | None] = field(default_factory=dict)
     tags: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    model_tags: dict[str, dict[str, str]] = field(default_factory=dict)
     datasets: dict[tuple[str, str], Dataset] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
     sources: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -82,6 +83,11 @@ class FakeRegistry:
     def copy_dataset(self, uri: str, into: Path) -> None:
         self._reach()
         into.write_bytes(self.served[uri])
+
+    def set_model_tag(self, model: str, key: str, value: str) -> None:
+        self._reach()
+        if model in self.models:
+            self.model_tags.setdefault(model, {})[key] = value
 
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         self._reach()

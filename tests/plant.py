@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from app.adapters.anchor_file import AnchorFile
+from app.adapters.audit_keys import KeyFiles
 from app.adapters.local_store import LocalStore
 from app.db.session import Database
 from app.parts import Core, Plant, Timing
@@ -45,7 +47,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.store = LocalStore(self.folder / "store")
-        self.core = Core(self.database, self.registry, self.policies, self.queue, "http://headgate")
+        self.signer = KeyFiles([self.folder / "audit.key"], make=True)
+        self.anchor = AnchorFile(self.folder / "checkpoints")
+        self.core = Core(self.database, self.registry, self.policies, self.queue, "http://headgate", self.signer)
         servers = {"process": self.server, "docker": self.server}
         self.plant = Plant(
             self.store,
@@ -58,6 +62,7 @@ class World:
             self.metrics,
             lambda: self.client,
             self.buckets,
+            self.anchor,
         )
         self.runner = self.worker("worker-1")
         for version in ("1", "2", "3"):

@@ -15,7 +15,7 @@ from app.db import fences, promotions
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
-from app.domain.digests import canonical
+from app.domain.canonical import canonical
 from app.domain.errors import Conflict, Fault, HeadgateError, LostLease, Rejected, Transient
 from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, may_follow, next_state
 from app.domain.retry import LIMITS, SUSPECT, Again, GiveUp, Kind, backoff, counts, decide, note

@@ -12,9 +12,9 @@ from celery import Celery
 from app.adapters import celery_queue as names
 from app.db import outbox as leases
 from app.db import promotions
-from app.domain.errors import HeadgateError
+from app.domain.errors import Fault, HeadgateError
 from app.parts import Core, Plant
-from app.services import intake, outbox, pace, releases, upkeep
+from app.services import intake, outbox, pace, releases, trail, upkeep
 from app.services.singly import holding
 from workers import owner
 from workers.runner import Runner
@@ -90,6 +90,7 @@ class Desk:
         with holding(self.core.db, "poll", self.me) as mine:
             if mine and self._is_due():  # another worker may have polled since we looked
                 upkeep.forget(self.core.db)
+                self._give_checkpoint_away()
                 self._poll()
 
     def _is_due(self) -> bool:
@@ -105,6 +106,13 @@ class Desk:
         finally:
             with self.core.db.begin() as session:
                 pace.note(session, time.monotonic() - begun, worked)
+
+    def _give_checkpoint_away(self) -> None:
+        # A disk that is full, or a key that is being exchanged, is no reason to be blind to the registry.
+        try:
+            trail.give_away(self.core, self.plant.anchor)
+        except Fault as error:
+            log.error("checkpoint.not_kept", extra={"reason": error.reason, "remedy": error.remedy})
 
     def _ensure_webhook(self) -> None:
         # It only makes us quicker: an MLflow that takes none from us is polled all the same.

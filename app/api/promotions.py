@@ -12,7 +12,7 @@ from app.api import schemas
 from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
 from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
-from app.services import approvals, history, idempotency, pictures, promotions
+from app.services import approvals, history, idempotency, pictures, promotions, trail
 
 router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
 WATCH_SECONDS = 0.5
@@ -102,13 +102,12 @@ def _events(core: Parts, promotion_id: int) -> Iterator[str]:
         time.sleep(WATCH_SECONDS)
 
 
-@router.post(
-    "/{promotion_id}/approvals", status_code=201, response_model=schemas.Promotion, summary="Approve or reject"
-)
+@router.post("/{promotion_id}/approvals", status_code=201, response_model=schemas.Decided, summary="Approve or reject")
 def decide(promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Parts, caller: Decider) -> dict[str, Any]:
-    """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict."""
-    approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
-    return history.promotion(core.db, promotion_id)
+    """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict. The
+    answer proves that the decision is in the audit trail: keep its `proof`."""
+    seq = approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
+    return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
 
 
 @router.post("/{promotion_id}/decide", response_model=schemas.Promotion, summary="Answer an inconclusive canary")

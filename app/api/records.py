@@ -1,7 +1,5 @@
 """/api/v1/releases, /changes, /audit, /tokens: what serves, what was seen, what was decided, who may call."""
 
-import json
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -9,10 +7,9 @@ from fastapi.responses import StreamingResponse
 
 from app.api import schemas
 from app.api.auth import Administrator, Auditor, Parts, Reader
-from app.services import history, principals
+from app.services import history, principals, trail
 
 router = APIRouter(prefix="/api/v1")
-EXPORT_CHUNK = 500
 
 
 @router.get("/releases", tags=["releases"], summary="What serves, or served at a time")
@@ -43,33 +40,43 @@ def audit(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> list[dict[str, Any]]:
     """Leaves with a sequence number above `after`."""
-    return history.audit_page(core.db, after, limit)
+    return trail.page(core.db, after, limit)
 
 
-@router.get("/audit/checkpoint", tags=["audit"], summary="The trail's length and head")
+@router.get("/audit/checkpoint", tags=["audit"], response_model=schemas.Checkpoint, summary="The trail, signed")
 def checkpoint(core: Parts, _caller: Auditor) -> dict[str, Any]:
-    """Keep it elsewhere: a trail that was cut off at its end shows only against such a checkpoint."""
-    return history.audit_checkpoint(core.db)
+    """Keep the note elsewhere: a trail that was cut off or made anew shows only against such a checkpoint."""
+    return trail.checkpoint(core)
+
+
+@router.get("/audit/proof/{seq}", tags=["audit"], response_model=schemas.Proof, summary="Prove that a leaf is there")
+def proof(seq: schemas.Number, core: Parts, _caller: Auditor) -> dict[str, Any]:
+    """The leaf with its path to the root of the present tree, and the signed checkpoint that has this root."""
+    return trail.proof(core, seq)
+
+
+@router.get(
+    "/audit/consistency/{old}",
+    tags=["audit"],
+    response_model=schemas.Consistency,
+    summary="Prove that nothing was changed since",
+)
+def consistency(old: schemas.Number, core: Parts, _caller: Auditor) -> dict[str, Any]:
+    """That the trail as it was at `old` leaves is the beginning of the present one."""
+    return trail.consistency(core, old)
 
 
 @router.get("/audit/verify", tags=["audit"], response_model=schemas.Verification, summary="Verify the trail")
 def verify(core: Parts, _caller: Auditor) -> dict[str, Any]:
-    """Walks the whole chain in the database and names the first leaf that does not hold."""
-    verdict = history.audit_verify(core.db)
+    """Walks all leaves in the database and names the first one that does not hold."""
+    verdict = trail.verify(core.db)
     return {**vars(verdict), "verified": verdict.verified}
 
 
 @router.get("/audit/export", tags=["audit"], summary="The whole trail", response_class=StreamingResponse)
 def export(core: Parts, _caller: Auditor) -> StreamingResponse:
-    """One JSON leaf a line; `headgate audit verify FILE` checks it without the service."""
-
-    def lines() -> Iterator[str]:
-        after = 0
-        while page := history.audit_page(core.db, after, EXPORT_CHUNK):
-            yield from (json.dumps(leaf, ensure_ascii=False) + "\n" for leaf in page)
-            after = page[-1]["seq"]
-
-    return StreamingResponse(lines(), media_type="application/jsonl")
+    """One leaf a line behind its hash, then every checkpoint; `headgate_verify.py` checks it without the service."""
+    return StreamingResponse(trail.export(core), media_type="text/plain; charset=utf-8")
 
 
 @router.post("/tokens", tags=["principals"], status_code=201, response_model=schemas.Token, summary="Make a principal")

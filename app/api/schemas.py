@@ -102,6 +102,39 @@ class Promotion(PromotionSummary):
     approvals: list[dict[str, Any]]
 
 
+class Checkpoint(BaseModel):
+    """The trail at one moment, signed: keep `note` where the database's administrators cannot reach it."""
+
+    origin: Annotated[str, Field(description="the trail's name")]
+    leaves: int
+    root: Annotated[str, Field(description="of the Merkle tree over all leaves (RFC 6962), in hex")]
+    note: Annotated[str, Field(description="a signed note in C2SP's format")]
+    keys: Annotated[list[str], Field(description="the public keys, as verifiers take them")]
+
+
+class Proof(BaseModel):
+    """That a leaf is in the trail: hash `leaf`, walk up `path`, and compare with the checkpoint's root."""
+
+    seq: int
+    leaf: Annotated[str, Field(description="the very bytes that are hashed: canonical JSON (RFC 8785)")]
+    path: Annotated[list[str], Field(description="sister hashes from the leaf up (RFC 6962), in base64")]
+    checkpoint: Checkpoint
+
+
+class Consistency(BaseModel):
+    """That the tree of `old` leaves is a beginning of the checkpoint's."""
+
+    old: int
+    path: Annotated[list[str], Field(description="as RFC 6962 orders it, in base64")]
+    checkpoint: Checkpoint
+
+
+class Decided(Promotion):
+    """A promotion, and the proof that the decision on it is in the audit trail."""
+
+    proof: Proof
+
+
 class Plan(BaseModel):
     """What a promotion would do if it were asked for now; nothing was changed to find out."""
 
@@ -185,7 +218,7 @@ class Verification(BaseModel):
     verified: bool
     first_bad: int | None
     reason: str
-    head: str
+    root: str
 
 
 class Problem(BaseModel):

@@ -1,25 +1,35 @@
-"""All SQL about the audit chain: append in line, read in order."""
+"""All SQL about the audit trail: append in line, read in order, look up what proofs are made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import AuditHead, AuditLeaf, table
+from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, table
 from app.db.session import at_last, now
-from app.domain.audit import GENESIS, Leaf, leaf_hash
+from app.domain.audit import Leaf, leaf_data
+from app.domain.merkle import Frontier, Node, leaf_hash
 
 PAGE = 1000
 _WAITING = "leaves"
-_HEAD = table(AuditHead)
-_LOCK_HEAD = select(_HEAD.c.seq, _HEAD.c.hash).where(_HEAD.c.id == 1).with_for_update()
+_HEAD, _LEAF, _NODE = table(AuditHead), table(AuditLeaf), table(AuditNode)
+_LOCK_HEAD = select(_HEAD.c.size, _HEAD.c.peaks).where(_HEAD.c.id == 1).with_for_update()
 _MOVE_HEAD = update(_HEAD).where(_HEAD.c.id == 1)
-_ADD_LEAVES = insert(table(AuditLeaf))
+_ADD_LEAVES, _ADD_NODES = insert(_LEAF), insert(_NODE)
 
 
-def append(session: Session, kind: str, body: dict[str, Any]) -> None:
-    """Add one leaf to the chain with the caller's transaction, as its last act.
+@dataclass
+class Receipt:
+    """The number that a leaf gets when the transaction is committed; 0 until then."""
+
+    seq: int = 0
+
+
+def append(session: Session, kind: str, body: dict[str, Any]) -> Receipt:
+    """Add one leaf to the trail with the caller's transaction, as its last act: without the leaf nothing of it holds.
 
     Appenders wait for each other on the head row. Whoever holds it takes no other lock any more, so that nobody can
     wait in a circle: all the rows that a transaction touches are locked before.
@@ -27,38 +37,85 @@ def append(session: Session, kind: str, body: dict[str, Any]) -> None:
     waiting = session.info.setdefault(_WAITING, [])
     if not waiting:
         at_last(session, lambda: _append(session, session.info.pop(_WAITING)))
-    waiting.append((kind, body))
+    receipt = Receipt()
+    waiting.append((kind, body, receipt))
+    return receipt
 
 
-def _append(session: Session, waiting: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _append(session: Session, waiting: Sequence[tuple[str, dict[str, Any], Receipt]]) -> None:
     session.flush()
     at, found = now(session).isoformat(), session.execute(_LOCK_HEAD).one_or_none()
-    if found is None:  # the migration writes the row; a chain without its head must not be continued
-        raise RuntimeError("the audit chain has no head row: run the migrations")
-    (seq, previous), added = found, []
-    for kind, body in waiting:
-        seq += 1
-        digest = leaf_hash(seq, at, kind, body, previous)
-        added.append({"seq": seq, "at": at, "kind": kind, "body": body, "previous": previous, "hash": digest})
-        previous = digest
-    session.execute(_ADD_LEAVES, added)
-    session.execute(_MOVE_HEAD, {"seq": seq, "hash": previous})
+    if found is None:  # the migration writes the row; a trail without its head must not be continued
+        raise RuntimeError("the audit trail has no head row: run the migrations")
+    tree = Frontier(found.size, [bytes.fromhex(peak) for peak in found.peaks])
+    leaves, nodes = [], list[tuple[Node, bytes]]()
+    for kind, body, receipt in waiting:
+        receipt.seq = seq = tree.size + 1
+        digest = leaf_hash(leaf_data(seq, at, kind, body))
+        leaves.append({"seq": seq, "at": at, "kind": kind, "body": body, "hash": digest.hex()})
+        nodes += tree.add(digest)
+    session.execute(_ADD_LEAVES, leaves)
+    if nodes:
+        rows = [{"level": level, "position": place, "hash": digest} for (level, place), digest in nodes]
+        session.execute(_ADD_NODES, rows)
+    session.execute(_MOVE_HEAD, {"size": tree.size, "peaks": [peak.hex() for peak in tree.peaks]})
 
 
-def head(session: Session) -> tuple[int, str]:
-    """The number of leaves and the hash of the last one."""
-    row = session.get(AuditHead, 1)
-    return (row.seq, row.hash) if row else (0, GENESIS)
+def head(session: Session) -> tuple[str, Frontier]:
+    """The trail's name, and the tree over all leaves."""
+    row = session.execute(select(_HEAD).where(_HEAD.c.id == 1)).one()
+    return row.origin, Frontier(row.size, [bytes.fromhex(peak) for peak in row.peaks])
 
 
 def leaves(session: Session, after: int = 0, limit: int | None = None) -> Iterator[Leaf]:
     """The leaves behind `after`, in order. They are read page by page, so a reader may stop anywhere."""
     while limit is None or limit > 0:
         size = PAGE if limit is None else min(PAGE, limit)
-        query = select(AuditLeaf).where(AuditLeaf.seq > after).order_by(AuditLeaf.seq).limit(size)
-        page = session.scalars(query).all()
+        page = session.execute(select(_LEAF).where(_LEAF.c.seq > after).order_by(_LEAF.c.seq).limit(size)).all()
         for row in page:
-            yield Leaf(row.seq, row.at, row.kind, row.body, row.previous, row.hash)
+            yield Leaf(row.seq, row.at, row.kind, row.body, row.hash)
         if len(page) < size:
             return
         after, limit = page[-1].seq, limit - size if limit is not None else None
+
+
+def hashes(session: Session, nodes: Iterable[Node]) -> dict[Node, bytes]:
+    """The kept hashes of full subtrees; what is missing is missing in the answer."""
+    wanted = set(nodes)
+    low = [index + 1 for level, index in wanted if level == 0]
+    high = [and_(_NODE.c.level == level, _NODE.c.position == index) for level, index in wanted if level]
+    found: dict[Node, bytes] = {}
+    if low:
+        rows = session.execute(select(_LEAF.c.seq, _LEAF.c.hash).where(_LEAF.c.seq.in_(low)))
+        found |= {(0, row.seq - 1): bytes.fromhex(row.hash) for row in rows}
+    if high:
+        found |= {(row.level, row.position): row.hash for row in session.execute(select(_NODE).where(or_(*high)))}
+    return found
+
+
+def latest_of(session: Session, kind: str) -> Leaf | None:
+    """The newest leaf of a kind."""
+    query = select(_LEAF).where(_LEAF.c.kind == kind).order_by(_LEAF.c.seq.desc()).limit(1)
+    row = session.execute(query).one_or_none()
+    return Leaf(row.seq, row.at, row.kind, row.body, row.hash) if row else None
+
+
+def models_between(session: Session, after: int, until: int) -> set[str]:
+    """The models that leaves behind `after` up to `until` are about."""
+    query = select(_LEAF.c.body).where(_LEAF.c.seq > after, _LEAF.c.seq <= until)
+    return {str(body["model"]) for body in session.scalars(query) if body.get("model")}
+
+
+def last_checkpoint(session: Session) -> AuditCheckpoint | None:
+    """The newest checkpoint that was given away."""
+    return session.scalars(select(AuditCheckpoint).order_by(AuditCheckpoint.size.desc()).limit(1)).one_or_none()
+
+
+def add_checkpoint(session: Session, size: int, at: datetime, note: str) -> None:
+    """Note a checkpoint that is given away."""
+    session.add(AuditCheckpoint(size=size, at=at, note=note))
+
+
+def checkpoints(session: Session) -> Sequence[AuditCheckpoint]:
+    """All checkpoints that were given away, oldest first."""
+    return session.scalars(select(AuditCheckpoint).order_by(AuditCheckpoint.size)).all()

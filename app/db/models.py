@@ -3,7 +3,20 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Dialect, ForeignKey, Index, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime, TypeDecorator
 
@@ -261,24 +274,44 @@ class Release(Base):
 
 
 class AuditLeaf(Base):
-    """One link of the hash chain; never updated, never deleted."""
+    """One leaf of the trail; never updated, never deleted."""
 
     __tablename__ = "audit_leaves"
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[str]
     kind: Mapped[str]
     body: Mapped[dict[str, Any]]
-    previous: Mapped[str]
     hash: Mapped[str]
+
+
+class AuditNode(Base):
+    """A full subtree above the leaves, for proofs: it covers the 2**level leaves from position * 2**level on, counted
+    from 0. Never updated, never deleted."""
+
+    __tablename__ = "audit_nodes"
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    hash: Mapped[bytes] = mapped_column(LargeBinary(32))
 
 
 class AuditHead(Base):
-    """The single row whose lock puts the appenders of the chain in line."""
+    """The single row whose lock puts those in line who append: the trail's name, its size and the full subtrees (hex,
+    largest first) that the tree falls into."""
 
     __tablename__ = "audit_head"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    seq: Mapped[int]
-    hash: Mapped[str]
+    origin: Mapped[str]
+    size: Mapped[int]
+    peaks: Mapped[list[str]] = mapped_column(JSON)
+
+
+class AuditCheckpoint(Base):
+    """A signed checkpoint that was given away: the note, and where it went."""
+
+    __tablename__ = "audit_checkpoints"
+    size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Prose)
 
 
 class OutboxRow(Base):

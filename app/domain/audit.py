@@ -1,58 +1,60 @@
-"""The hash chain of the audit trail: how a leaf is hashed and how a chain is checked."""
+"""The audit trail: what a leaf's bytes are, and how the leaves are checked against the tree's root."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.domain.digests import digest_json
-
-GENESIS = "sha256:" + "0" * 64
+from app.domain.canonical import canonical
+from app.domain.merkle import Frontier, leaf_hash
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One entry: `seq` counts from 1 without a gap, `at` is UTC ISO 8601, `hash` covers all else and `previous`."""
+    """One entry: `seq` counts from 1 without a gap, `at` is UTC ISO 8601, `hash` is that of its bytes, in hex."""
 
     seq: int
     at: str
     kind: str
     body: Mapping[str, Any]
-    previous: str
     hash: str
 
+    def data(self) -> bytes:
+        """The bytes that are hashed, and that an export has as a line: canonical JSON of all but the hash."""
+        return leaf_data(self.seq, self.at, self.kind, self.body)
 
-def leaf_hash(seq: int, at: str, kind: str, body: Mapping[str, Any], previous: str) -> str:
-    """The hash of a leaf over its content and the hash before it."""
-    return digest_json({"seq": seq, "at": at, "kind": kind, "body": dict(body), "previous": previous})
+
+def leaf_data(seq: int, at: str, kind: str, body: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of a leaf. Raises ValueError or TypeError where its body is none that JSON can hold."""
+    return canonical({"seq": seq, "at": at, "kind": kind, "body": dict(body)})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`leaves` were read; `first_bad` is the sequence number at which the chain breaks, None where it holds."""
+    """`leaves` were read; `first_bad` is the sequence number at which the trail breaks, None where it holds; `root` is
+    the hash of the tree over all leaves that were read, in hex."""
 
     leaves: int
     first_bad: int | None
     reason: str
-    head: str
+    root: str
 
     @property
     def verified(self) -> bool:
         return self.first_bad is None
 
 
-def verify_chain(leaves: Iterable[Leaf]) -> Verdict:
-    """Walk the chain from the first leaf and stop at the first one that does not hold.
+def verify_leaves(leaves: Iterable[Leaf]) -> Verdict:
+    """Walk the leaves from the first and stop at the first one that does not hold.
 
-    A chain cut off at its end looks complete: compare `head` with one that was kept elsewhere.
+    That they hold among themselves says little: compare `root` with a checkpoint that was kept elsewhere.
     """
-    previous, count = GENESIS, 0
+    tree = Frontier()
     for leaf in leaves:
-        expected = count + 1
+        expected = tree.size + 1
         if leaf.seq != expected:
-            return Verdict(count, expected, f"leaf {expected} is missing (found {leaf.seq})", previous)
-        if leaf.previous != previous:
-            return Verdict(count, leaf.seq, "its link does not match the leaf before it", previous)
-        if leaf.hash != leaf_hash(leaf.seq, leaf.at, leaf.kind, leaf.body, leaf.previous):
-            return Verdict(count, leaf.seq, "its content does not match its hash", previous)
-        previous, count = leaf.hash, expected
-    return Verdict(count, None, "", previous)
+            return Verdict(tree.size, expected, f"leaf {expected} is missing (found {leaf.seq})", tree.root().hex())
+        digest = leaf_hash(leaf.data())
+        if leaf.hash != digest.hex():
+            return Verdict(tree.size, leaf.seq, "its content does not match its hash", tree.root().hex())
+        tree.add(digest)
+    return Verdict(tree.size, None, "", tree.root().hex())

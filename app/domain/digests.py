@@ -1,20 +1,12 @@
-"""What a digest covers: canonical JSON, its SHA-256, and the digest that a reviewer approves."""
+"""Digests: SHA-256 of bytes and of canonical JSON, and the digest that a reviewer approves."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.canonical import canonical
+
 ALGORITHM = "sha256"
-
-
-def canonical(value: Any) -> bytes:
-    """Serialise a JSON value the one way that is hashed: sorted keys, no spaces, UTF-8, no NaN.
-
-    Raises:
-        ValueError: the value holds NaN or an infinity, which JSON has no word for.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_bytes(data: bytes) -> str:

@@ -22,8 +22,8 @@ class Caller:
     role: str
 
 
-def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> Approval:
-    """Record an approval or a rejection of the digest that the reviewer saw.
+def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> int:
+    """Record an approval or a rejection of the digest that the reviewer saw; returns the number of its leaf.
 
     Raises:
         NotFound: there is no such promotion.
@@ -56,10 +56,10 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
             "policy": row.policy_digest,
             "reason": reason,
         }
-        audit.append(session, "approval", body)
+        receipt = audit.append(session, "approval", body)
         promotions.wake(session, promotion_id)
     core.queue.advance(promotion_id)
-    return approval
+    return receipt.seq
 
 
 def _check(row: Promotion, caller: Caller, digest: str) -> None:

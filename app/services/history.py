@@ -1,14 +1,13 @@
-"""Reading: promotions with their steps and evidence, releases, the ledger and the audit trail, as plain JSON."""
+"""Reading: promotions with their steps and evidence, releases and the ledger, as plain JSON."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, principals, promotions, registry, releases
+from app.db import principals, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
-from app.domain.audit import Verdict, verify_chain
 from app.domain.errors import NotFound
 from app.domain.promotion import State
 from app.services import deliveries
@@ -73,31 +72,6 @@ def changes(db: Database, model: str | None, before: int | None) -> dict[str, An
         items = [_change(row) for row in rows[:PAGE]]
         cursor = str(rows[PAGE - 1].id) if len(rows) > PAGE else None
         return {"items": items, "cursor": cursor, "counts": deliveries.counts(session, model)}
-
-
-def audit_page(db: Database, after: int, limit: int) -> list[dict[str, Any]]:
-    """Leaves behind `after`, in order."""
-    with db.read() as session:
-        return [vars(leaf) for leaf in audit.leaves(session, after, limit)]
-
-
-def audit_verify(db: Database) -> Verdict:
-    """Walk the whole chain in the database; a chain shorter or longer than its head row says does not hold."""
-    with db.read() as session:
-        verdict = verify_chain(audit.leaves(session))
-        count, head = audit.head(session)
-    if verdict.verified and (verdict.leaves, verdict.head) != (count, head):
-        return Verdict(
-            verdict.leaves, verdict.leaves + 1, f"{count} leaves were written, {verdict.leaves} are left", head
-        )
-    return verdict
-
-
-def audit_checkpoint(db: Database) -> dict[str, Any]:
-    """How many leaves there are and the hash of the last: keep it elsewhere to notice a trail that was cut off."""
-    with db.read() as session:
-        count, head = audit.head(session)
-        return {"leaves": count, "head": head}
 
 
 def counts(db: Database) -> dict[str, int]:

@@ -24,6 +24,7 @@ MAX_REFUSALS = 60
 AWAY_PAUSE = timedelta(seconds=5)
 # Which arguments of a write, besides the model, say what it is about.
 _ABOUT = {
+    writeback.SET_MODEL_TAG: ("key",),
     writeback.SET_TAG: ("version", "key"),
     writeback.SET_ALIAS: ("alias",),
     writeback.SET_STAGE: ("version",),
@@ -138,6 +139,8 @@ def _send(core: Core, row: OutboxRow) -> Written:
     model, arguments = row.model, row.arguments
     version = arguments["version"]
     match row.operation:
+        case writeback.SET_MODEL_TAG:
+            core.registry.set_model_tag(model, arguments["key"], arguments["value"])
         case writeback.SET_TAG:
             core.registry.set_version_tag(model, version, arguments["key"], arguments["value"])
         case writeback.DELETE_TAG if _stands(core, row):

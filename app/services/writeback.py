@@ -15,7 +15,8 @@ from app.domain.promotion import ENDED, State
 from app.domain.registry import ASK_TAG, NO_STAGE, Ask, Change
 
 log = logging.getLogger(__name__)
-SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
+SET_MODEL_TAG, SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
+    "set_model_tag",
     "set_tag",
     "delete_tag",
     "set_alias",

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.adapters.audit_keys import KeyFiles
 from app.db import promotions
 from app.db.session import Database
 from app.domain.policy import Rollout, default_policy
@@ -64,7 +65,7 @@ class Engine:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
-        self.core = Core(self.database, FakeRegistry(), FakePolicies(), FakeQueue(), "http://headgate")
+        self.core = Core(self.database, FakeRegistry(), FakePolicies(), FakeQueue(), "http://headgate", KeyFiles([]))
 
     def rate(self, workers: Workers, count: int) -> float:
         """Transitions a second while those workers move `count` promotions from REQUESTED to LIVE."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import event
 
+from app.adapters.audit_keys import KeyFiles
 from app.adapters.mlflow_registry import MlflowRegistry
 from app.db.session import Database
 from app.parts import Core
@@ -31,7 +32,7 @@ class Silence:
 def main(what: str, uri: str, database_url: str) -> None:
     """Do `what` (`snapshot` or `poll`) and print models, seconds, requests, writing statements and MiB as JSON."""
     registry, database = MlflowRegistry(uri), Database(database_url)
-    core = Core(database, registry, PolicyFolder(Path("no-policies")), Silence(), "http://headgate")
+    core = Core(database, registry, PolicyFolder(Path("no-policies")), Silence(), "http://headgate", KeyFiles([]))
     requests, writes = list[object](), list[str]()
     registry._rest._client.event_hooks["request"].append(requests.append)
     # (connection, cursor, statement, ...) is what SQLAlchemy tells of each one.

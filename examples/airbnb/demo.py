@@ -206,19 +206,23 @@ def trail(story: Story) -> None:
     story.say("(g) the audit trail", style="bold")
     checked = story.stage.run("audit", "verify")
     story.say(f"  headgate audit verify: {checked.stdout.strip()}")
-    export = story.stage.home / "audit.jsonl"
+    export = story.stage.home / "audit.txt"
     story.stage.run("audit", "export", str(export))
     lines = export.read_text().splitlines()
-    target = next(n for n, line in enumerate(lines) if json.loads(line)["kind"] == "approval")
-    leaf = json.loads(lines[target])
+    key = story.stage.run("audit", "key").stdout.strip()
+    whole = story.stage.run("audit", "verify", str(export), "--key", key)
+    target = next(n for n, line in enumerate(lines) if '"kind":"approval"' in line)
+    digest, _, text = lines[target].partition(" ")
+    leaf = json.loads(text)
     leaf["body"]["by"] = "mallory"
-    changed = story.stage.home / "audit-changed.jsonl"
-    changed.write_text("\n".join([*lines[:target], json.dumps(leaf), *lines[target + 1 :]]) + "\n")
-    found = story.stage.run("audit", "verify", str(changed))
+    changed = story.stage.home / "audit-changed.txt"
+    changed.write_text("\n".join([*lines[:target], f"{digest} {json.dumps(leaf)}", *lines[target + 1 :]]) + "\n")
+    found = story.stage.run("audit", "verify", str(changed), "--key", key)
     story.say(f"  with another approver written into leaf {leaf['seq']}: {found.stdout.strip()}")
     tampered = found.returncode == 1 and f"leaf {leaf['seq']} " in found.stdout
-    story.summary["audit"] = {"leaves": len(lines), "verified": checked.returncode == 0, "tamper_found": tampered}
-    story.check("(g) the trail verifies", checked.returncode == 0 and len(lines) > 0)
+    verified = checked.returncode == whole.returncode == 0
+    story.summary["audit"] = {"leaves": int(lines[0].split()[2]), "verified": verified, "tamper_found": tampered}
+    story.check("(g) the trail verifies", verified and story.summary["audit"]["leaves"] > 0)
     story.check("(g) a changed leaf is found and named", tampered)
 
 

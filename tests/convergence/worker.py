@@ -46,7 +46,14 @@ class Unattended:
 
 def build(settings: Settings, owner: str) -> Desk:
     """All parts of one worker."""
-    core = Core(Database(settings.database), wiring.registry(settings), Unattended(), FakeQueue(), settings.public_url)
+    core = Core(
+        Database(settings.database),
+        wiring.registry(settings),
+        Unattended(),
+        FakeQueue(),
+        settings.public_url,
+        wiring.signer(settings),
+    )
     server, metrics = FakeServer(), FakeMetrics()
     plant = Plant(
         LocalStore(settings.home / "store"),
@@ -59,6 +66,7 @@ def build(settings: Settings, owner: str) -> Desk:
         metrics,
         FakeClient,
         FakeBuckets(),
+        wiring.anchor(settings),
     )
     webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
     return Desk(core, plant, Runner(core, plant, FAST, owner), owner, webhook, settings.poll_seconds)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app.db.models import AuditLeaf, StepRun
 from app.domain.promotion import FLOW
-from app.services import history
+from app.services import history, trail
 from tests.crash.installation import ENVIRONMENT, Installation
 from tests.crash.lanes import Lane
 from tests.crash.models import request, version_that_answers
@@ -31,7 +31,7 @@ def check(installation: Installation, lanes: Iterable[Lane], tally: Tally) -> No
         if row["role"] != "retired"
     }
     tally.untrue.extend(f"{name} runs and serves nothing" for name in running.keys() - expected)
-    verdict = history.audit_verify(installation.database)
+    verdict = trail.verify(installation.database)
     if not verdict.verified:
         tally.untrue.append(f"the audit trail does not verify: {verdict}")
 

@@ -21,7 +21,7 @@ from app.db.session import Database
 from app.domain.errors import Transient
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.parts import Timing
-from app.services import history, principals
+from app.services import principals, trail
 from tests.fakes import quick
 from tests.plant import World
 from tests.services import Postgres, stopped_postgres
@@ -108,7 +108,7 @@ class Site:
     def check(self, made: list[int]) -> None:
         assert len(set(made)) == CLIENTS * EACH
         leaves, after = [], 0
-        while page := history.audit_page(self.world.database, after, 1000):
+        while page := trail.page(self.world.database, after, 1000):
             leaves += page
             after = page[-1]["seq"]
         moved = [leaf["body"] for leaf in leaves if leaf["kind"] == "promotion.transition"]
@@ -116,7 +116,7 @@ class Site:
         assert len(moves) == len(set(moves))
         assert {number for number, to in moves if to == "LIVE"} == set(made)
         assert sum(leaf["kind"] == "promotion.requested" for leaf in leaves) == len(made)
-        assert history.audit_verify(self.world.database).verified
+        assert trail.verify(self.world.database).verified
         for refusal in self.refusals:
             assert refusal.headers["content-type"] == "application/problem+json"
             assert refusal.json()["type"] == "urn:headgate:problem:unavailable"

@@ -17,7 +17,7 @@ from app.db.models import Promotion
 from app.db.session import Database
 from app.domain.errors import Transient
 from app.domain.policy import Rollout, default_policy
-from app.services import history, principals, promotions
+from app.services import principals, promotions, trail
 from examples.airbnb.stage import signed
 from tests.fakes import quick
 from tests.plant import MODEL, World
@@ -75,7 +75,7 @@ class Site:
         raise AssertionError("it does not come to an end")
 
     def leaves(self, kind: str, promotion: int) -> list[dict[str, Any]]:
-        found = [leaf["body"] for leaf in history.audit_page(self.world.database, 0, 5000) if leaf["kind"] == kind]
+        found = [leaf["body"] for leaf in trail.page(self.world.database, 0, 5000) if leaf["kind"] == kind]
         return [body for body in found if body["promotion"] == promotion]
 
 

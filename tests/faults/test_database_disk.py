@@ -14,7 +14,7 @@ import pytest
 
 from app.db.migrate import ROOT, upgrade
 from app.db.session import Database
-from app.services import history, principals
+from app.services import principals, trail
 from examples.airbnb.stage import signed, wait
 from tests.services import LOOPBACK, free_port
 
@@ -164,10 +164,10 @@ def test_four_processes_write_to_one_file_and_none_of_them_sees_an_error(tmp_pat
     told = [writer.communicate(timeout=120)[1].decode() for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, told
     database = Database(url)
-    leaves = history.audit_page(database, 0, 1000)
+    leaves = trail.page(database, 0, 1000)
     names = {leaf["body"]["name"] for leaf in leaves}
     assert names == {f"w{number}-{one}" for number in range(4) for one in range(each)}
-    assert history.audit_verify(database).verified
+    assert trail.verify(database).verified
     database.close()
 
 

@@ -24,7 +24,7 @@ from app.domain.errors import Conflict, Fault, HeadgateError
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.domain.promotion import ENDED
 from app.ports import SandboxJob
-from app.services import approvals, history, outbox, promotions
+from app.services import approvals, history, outbox, promotions, trail
 from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World
@@ -127,7 +127,7 @@ class Ring:
         assert self.world.registry.models[MODEL].aliases == {"production": serving["version"]}
 
     def _read_on(self) -> None:
-        while page := history.audit_page(self.world.database, self._seen, 1000):
+        while page := trail.page(self.world.database, self._seen, 1000):
             self._seen = page[-1]["seq"]
             for leaf in page:
                 if leaf["kind"] == "promotion.transition" and leaf["body"]["to"] in ENDED:
@@ -138,7 +138,7 @@ class Ring:
 def ring(database: Database, tmp_path: Path) -> Iterator[Ring]:
     with ThreadPoolExecutor(4) as pool:
         yield Ring(World(database, tmp_path), pool)
-    assert history.audit_verify(database).verified
+    assert trail.verify(database).verified
 
 
 def told(answer: object) -> bool:

@@ -16,7 +16,7 @@ from app.db.migrate import upgrade
 from app.db.models import AuditHead
 from app.db.session import Database
 from app.domain.policy import Approvals, default_policy
-from app.services import history, intake, promotions
+from app.services import intake, promotions, trail
 from tests.fakes import quick
 from tests.plant import MODEL, World
 from tests.services import Postgres, postgres
@@ -106,7 +106,7 @@ def test_the_trail_is_verified_while_it_grows(world: World) -> None:
     with ThreadPoolExecutor() as pool:
         growing = pool.submit(grow)
         try:
-            verdicts = [history.audit_verify(world.database) for _ in range(50)]
+            verdicts = [trail.verify(world.database) for _ in range(50)]
         finally:
             done.set()
         growing.result(PATIENCE)

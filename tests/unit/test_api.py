@@ -1,5 +1,6 @@
 """The API over fakes and a real database: permissions, problem documents, webhooks, approvals, the trail."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -14,9 +15,9 @@ from app.api.app import create_app
 from app.api.auth import PERMISSIONS
 from app.db import releases
 from app.db.session import Database, now
-from app.domain.audit import Leaf, verify_chain
 from app.domain.policy import Rollout, default_policy
 from app.services import history, principals
+from app.verifier.headgate_verify import check_export, parse_key
 from tests.fakes import quick
 from tests.plant import MODEL, World
 from tests.serving import served
@@ -92,6 +93,8 @@ def test_a_stale_digest_is_a_conflict_with_a_remedy(api: Api) -> None:
         ("GET", "/api/v1/audit/verify", None, {"auditor", "admin"}),
         ("GET", "/api/v1/audit/export", None, {"auditor", "admin"}),
         ("GET", "/api/v1/audit/checkpoint", None, {"auditor", "admin"}),
+        ("GET", "/api/v1/audit/proof/1", None, {"auditor", "admin"}),
+        ("GET", "/api/v1/audit/consistency/1", None, {"auditor", "admin"}),
         ("POST", "/api/v1/tokens", {}, {"admin"}),
     ],
 )
@@ -208,9 +211,10 @@ def test_the_trail_is_exported_and_verified(api: Api) -> None:
     api.call("requester", "POST", "/api/v1/promotions", json=ASK)
     verified = api.call("auditor", "GET", "/api/v1/audit/verify").json()
     assert verified["verified"] and verified["leaves"] > 5
-    lines = api.call("auditor", "GET", "/api/v1/audit/export").text.splitlines()
-    verdict = verify_chain(Leaf(**json.loads(line)) for line in lines)
-    assert (verdict.leaves, verdict.head) == (verified["leaves"], verified["head"])
+    keys = [parse_key(key) for key in api.call("auditor", "GET", "/api/v1/audit/checkpoint").json()["keys"]]
+    exported = api.call("auditor", "GET", "/api/v1/audit/export").content
+    tree, _ = check_export(io.BytesIO(exported), keys)
+    assert (tree.size, tree.root().hex()) == (verified["leaves"], verified["root"])
     assert api.call("auditor", "GET", "/api/v1/audit", params={"limit": 1}).json()[0]["seq"] == 1
 
 

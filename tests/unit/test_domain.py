@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import audit, canary, gates
-from app.domain.digests import RELEASE_PARTS, canonical, digest_json, release_digest, short
+from app.domain import canary, gates
+from app.domain.canonical import canonical
+from app.domain.digests import RELEASE_PARTS, digest_json, release_digest, short
 from app.domain.measured import Measurements
 from app.domain.policy import (
     ChampionGate,
@@ -165,7 +166,7 @@ def test_a_digest_survives_being_stored_as_json(value: object) -> None:
 
 
 def test_nan_has_no_digest() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="no word for nan"):
         canonical({"x": math.nan})
 
 
@@ -179,35 +180,6 @@ def test_a_release_digest_covers_each_part(part: str) -> None:
 
 def test_short_digests_are_twelve_characters() -> None:
     assert short("sha256:" + "ab" * 32) == "ab" * 6
-
-
-def chain(count: int) -> list[audit.Leaf]:
-    leaves, previous = [], audit.GENESIS
-    for seq in range(1, count + 1):
-        body = {"n": seq}
-        digest = audit.leaf_hash(seq, "now", "test", body, previous)
-        leaves.append(audit.Leaf(seq, "now", "test", body, previous, digest))
-        previous = digest
-    return leaves
-
-
-@given(st.integers(1, 8), st.data())
-def test_any_single_change_breaks_the_chain_at_its_leaf(count: int, data: st.DataObject) -> None:
-    leaves = chain(count)
-    assert audit.verify_chain(leaves).verified
-    index = data.draw(st.integers(0, count - 1))
-    field = data.draw(st.sampled_from(["at", "kind", "body", "previous", "hash"]))
-    changed: object = {"n": -1} if field == "body" else "sha256:other"
-    leaves[index] = audit.Leaf(**{**vars(leaves[index]), field: changed})
-    assert audit.verify_chain(leaves).first_bad == index + 1
-
-
-@given(st.integers(2, 8), st.data())
-def test_a_missing_leaf_is_found_where_it_was(count: int, data: st.DataObject) -> None:
-    leaves = chain(count)
-    index = data.draw(st.integers(0, count - 2))
-    del leaves[index]
-    assert audit.verify_chain(leaves).first_bad == index + 1
 
 
 @given(VIEWS, VIEWS)

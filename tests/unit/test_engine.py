@@ -12,7 +12,7 @@ from app.domain.canary import Sample
 from app.domain.errors import Conflict, Fault, Forbidden, Invalid, Rejected, Transient
 from app.domain.policy import Approvals, MetricGate, Rollout, default_policy
 from app.ports import Route, SandboxJob, Written
-from app.services import approvals, history, intake, outbox, promotions
+from app.services import approvals, history, intake, outbox, promotions, trail
 from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
@@ -377,13 +377,13 @@ def test_stages_set_before_the_first_look_are_history(database: Database, tmp_pa
 
 def test_the_trail_holds_and_a_changed_leaf_is_named(world: World) -> None:
     go_live(world, "1")
-    assert history.audit_verify(world.database).verified
+    assert trail.verify(world.database).verified
     from app.db.models import AuditLeaf
 
     with world.database.begin() as session:
         leaf = session.get_one(AuditLeaf, 5)
         leaf.body = {**leaf.body, "reason": "nothing to see here"}
-    verdict = history.audit_verify(world.database)
+    verdict = trail.verify(world.database)
     assert (verdict.verified, verdict.first_bad) == (False, 5)
 
 
@@ -403,7 +403,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(world: World) -> None:
     shown = world.show(promotion_id)
     assert shown["state"] == "APPROVAL"
     assert [step["state"] for step in shown["steps"]].count("SCAN") == 1
-    assert history.audit_verify(world.database).verified
+    assert trail.verify(world.database).verified
 
 
 def expire_lease(world: World, promotion_id: int) -> None:

@@ -18,7 +18,7 @@ from app.domain.errors import Fault, Rejected, Transient
 from app.domain.policy import ChampionGate, Data, Parity, Rollout, default_policy
 from app.domain.promotion import Wait
 from app.ports import Endpoint, Route, VersionInfo
-from app.services import approvals, history, promotions
+from app.services import approvals, promotions, trail
 from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
@@ -276,7 +276,7 @@ def test_a_decision_counts_for_the_weight_that_was_asked_about_and_no_other(worl
 def test_every_move_of_traffic_is_in_the_trail(world: World) -> None:
     go_live(world, "1")
     promotion_id = go_live(world, "2")
-    leaves = history.audit_page(world.database, 0, 1000)
+    leaves = trail.page(world.database, 0, 1000)
     moves = [leaf["body"] for leaf in leaves if leaf["kind"] == "canary.weight"]
     assert [move["weight"] for move in moves if move["promotion"] == promotion_id] == [10, 50, 100]
     assert {move["release"][:2] for move in moves if move["promotion"] == promotion_id} == {"2@"}

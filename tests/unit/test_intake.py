@@ -78,7 +78,7 @@ def test_a_defect_over_one_model_stops_no_other(world: World) -> None:
                 raise RecursionError("too deep")
             return world.policies.policy(model)
 
-    core = type(world.core)(world.database, world.registry, Odd(), world.queue, "http://headgate")
+    core = type(world.core)(world.database, world.registry, Odd(), world.queue, "http://headgate", world.signer)
     world.registry.change(MODEL, aliases={"to-production": "1"})
     ask_for_the_last(world)
     intake.poll(core)

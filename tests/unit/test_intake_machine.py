@@ -22,7 +22,7 @@ from app.domain.errors import Transient
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.domain.promotion import ACTIVE, ENDED
 from app.domain.registry import ASK_TAG, ModelView, diff, interpret
-from app.services import history, intake, outbox, promotions
+from app.services import history, intake, outbox, promotions, trail
 from app.services.writeback import SET_TAG
 from tests.fakes import FakeRegistry
 from tests.plant import MODEL, World
@@ -221,7 +221,7 @@ class IntakeMachine(RuleBasedStateMachine):
         routed = {e: r.stable.release for (_, e), r in self.world.router.routes.items() if r.stable}
         assert {e: release.partition("@")[0] for e, release in routed.items()} == serving
         assert all(route.canary is None for route in self.world.router.routes.values())
-        assert history.audit_verify(self.database).verified
+        assert trail.verify(self.database).verified
         assert self.world.sandbox.jobs.count("scan") <= len(self._promotions())
 
     def _check_ledger(self) -> None:
@@ -258,7 +258,7 @@ class IntakeMachine(RuleBasedStateMachine):
 
     def _last_words(self) -> dict[str, str]:
         """By version what the trail says last of it."""
-        bodies = [leaf["body"] for leaf in history.audit_page(self.database, 0, 100_000)]
+        bodies = [leaf["body"] for leaf in trail.page(self.database, 0, 100_000)]
         states = [(b["version"], b.get("to", "requested")) for b in bodies if "version" in b]
         return {version: state.lower().replace("_", "-") for version, state in states}
 

@@ -21,7 +21,7 @@ from app.domain.errors import Transient
 from app.domain.policy import Rollout, default_policy
 from app.domain.promotion import FLOW
 from app.parts import Core
-from app.services import history, intake, outbox
+from app.services import history, intake, outbox, trail
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World
 from workers.runner import Runner
@@ -111,7 +111,7 @@ def test_fifty_wake_ups_run_each_step_once(world: World, cores: list[Core]) -> N
     assert leaves == {state.value: 1 for state in FLOW[1:]}
     assert told == [state.label for state in FLOW]
     assert world.tags("1")["headgate.status"] == "live"
-    assert history.audit_verify(world.database).verified
+    assert trail.verify(world.database).verified
 
 
 def is_status(row: OutboxRow) -> bool:

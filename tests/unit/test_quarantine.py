@@ -13,7 +13,7 @@ from app.domain.errors import Fault, Rejected, Transient
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.domain.retry import LIMITS, Kind
 from app.ports import SandboxJob
-from app.services import history, promotions
+from app.services import history, promotions, trail
 from tests.fakes import quick
 from tests.plant import MODEL, World
 
@@ -59,7 +59,7 @@ def break_scan(world: World, error: BaseException | None) -> None:
 
 
 def transitions(world: World, promotion_id: int) -> list[dict[str, str]]:
-    leaves = history.audit_page(world.database, 0, 1000)
+    leaves = trail.page(world.database, 0, 1000)
     found = [leaf["body"] for leaf in leaves if leaf["kind"] == "promotion.transition"]
     return [body for body in found if body["promotion"] == promotion_id]
 

@@ -8,7 +8,7 @@ Layout below the root::
     scratch/<name>/             work in progress of the steps, swept a day later where a step died
     incoming/                   unfinished copies: renamed into place when complete, or swept a day later
 
-The tree digest is `sha256:` + SHA-256 of the canonical JSON (`app.domain.digests.canonical`) of the list of
+The tree digest is `sha256:` + SHA-256 of the canonical JSON (`app.domain.canonical`) of the list of
 `[path, size, sha256]` of all files sorted by path: the path relative in POSIX form, the size in bytes, the hash of the
 content in lower-case hex. Empty folders, modes, owners and times are not part of it.
 """
@@ -28,7 +28,8 @@ from pathlib import Path
 
 from app import failpoints
 from app.adapters.local_store.copying import Entry, Quotas, copy_file, copy_tree, open_folder, sync_folder
-from app.domain.digests import canonical, digest_bytes
+from app.domain.canonical import canonical
+from app.domain.digests import digest_bytes
 from app.domain.errors import Fault, Rejected
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")

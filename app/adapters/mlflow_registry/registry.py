@@ -81,6 +81,10 @@ class MlflowRegistry:
         """Copy a dataset's file that MLflow serves to the new file `into`. Raises Fault where it is missing."""
         self._datasets.copy(uri, into)
 
+    def set_model_tag(self, model: str, key: str, value: str) -> None:
+        """Set a tag of the registered model; one that is gone is ignored."""
+        self._send_if_there("POST", "registered-models/set-tag", name=model, key=key, value=value)
+
     def set_version_tag(self, model: str, version: str, key: str, value: str) -> None:
         """Set a tag; a version that is gone is ignored."""
         self._send_if_there("POST", "model-versions/set-tag", name=model, version=version, key=key, value=value)

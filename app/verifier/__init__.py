@@ -1,0 +1,1 @@
+"""The verifier that stands on its own, and nothing else: see headgate_verify.py."""
