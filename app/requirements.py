@@ -88,7 +88,7 @@ def parse(line: str, where: str, allowed: Collection[str]) -> Requirement | None
         raise _refused(where, f"asks for {_shown(name)} from an address")
     if any(specifier.operator == "===" for specifier in requirement.specifier):
         raise _refused(where, f"asks for {_shown(name)} with ===, which compares letters and not versions")
-    if not _holds(requirement, where) or name in NEEDLESS | CONVERTERS:
+    if not _holds(requirement, where) or name in CONVERTERS or (name in NEEDLESS and name not in allowed):
         return None
     if name not in allowed:
         remedy = "Log the model without it, or have it added to HEADGATE_ENVIRONMENT_PACKAGES by whoever runs Headgate."

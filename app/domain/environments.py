@@ -7,81 +7,33 @@ from dataclasses import dataclass, field
 
 from app.domain.digests import digest_json
 
-ALLOWED: Sequence[str] = (
-    "catboost",
-    "cloudpickle",
-    "joblib",
-    "keras",
-    "lightgbm",
-    "numpy",
-    "onnx",
-    "onnxmltools",
-    "onnxruntime",
-    "onnxscript",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-    "skl2onnx",
-    "skops",
-    "tensorflow",
-    "tensorflow-cpu",
-    "tf2onnx",
-    "threadpoolctl",
-    "torch",
-    "xgboost",
-    "xgboost-cpu",
-)
+_ALLOWED = """
+    numpy scipy pandas pyarrow scikit-learn joblib threadpoolctl cloudpickle skops
+    xgboost xgboost-cpu lightgbm catboost torch keras tensorflow tensorflow-cpu
+    onnx onnxruntime onnxscript skl2onnx onnxmltools tf2onnx
+"""
+ALLOWED: Sequence[str] = tuple(sorted(_ALLOWED.split()))
 """What a model may ask for, unless the setting says otherwise. What these depend on comes with them."""
 
-NEEDLESS = frozenset(
-    [
-        "mlflow",
-        "mlflow-skinny",
-        "mlflow-tracing",
-        "pip",
-        "setuptools",
-        "wheel",
-        "packaging",
-        "pyyaml",
-        "psutil",
-        "typing-extensions",
-        "cffi",
-        "defusedxml",
-        "protobuf",
-        "python-dateutil",
-        "pytz",
-        "tzdata",
-        "six",
-        "matplotlib",
-        "seaborn",
-        "boto3",
-        "botocore",
-        "requests",
-    ]
-)
-"""What MLflow logs and no model needs in order to be loaded: MLflow itself, what installs, what stores, what draws, and
-what others bring along. It is left out without a word."""
+_NEEDLESS = """
+    mlflow mlflow-skinny mlflow-tracing databricks-sdk
+    pip setuptools wheel packaging jaraco-collections entrypoints pytest
+    boto3 botocore requests fsspec sqlalchemy azure-identity azure-storage-blob google-cloud-storage
+    ipython ipykernel jinja2 markdown matplotlib pillow pygments rich seaborn tabulate tqdm
+    astunparse brotli cffi defusedxml lz4 psutil zstandard
+    prettytable protobuf python-dateutil pytz pyyaml six typing-extensions tzdata
+"""
+NEEDLESS = frozenset(_NEEDLESS.split())
+"""What MLflow logs and no model needs in order to be loaded: MLflow itself; what installs, stores, shows or compresses;
+and what allowed packages bring along by themselves. It is left out, unless the setting allows it by name."""
 
 CONVERTERS = frozenset(["onnx", "onnxruntime", "skl2onnx", "onnxmltools", "onnxscript", "tf2onnx"])
 """Headgate's tools, whatever versions of them a model was logged with: it brings its own."""
 
-_COMPUTES = frozenset(
-    [
-        "catboost",
-        "keras",
-        "lightgbm",
-        "numpy",
-        "pandas",
-        "scikit-learn",
-        "scipy",
-        "tensorflow",
-        "tensorflow-cpu",
-        "torch",
-        "xgboost",
-        "xgboost-cpu",
-    ]
-)
+_BOUND_TO_MINOR = """
+    numpy scipy pandas scikit-learn xgboost xgboost-cpu lightgbm catboost torch keras tensorflow tensorflow-cpu
+"""
+_COMPUTES = frozenset(_BOUND_TO_MINOR.split())
 _PROGRAMS = ("numpy", "onnx>=1.21", "onnxruntime>=1.23", "pandas", "pyarrow", "pyyaml")
 
 
@@ -94,17 +46,15 @@ class Flavor:
     converters: tuple[str, ...] = ()
 
 
-_SKLEARN = ("skl2onnx>=1.19",)
-_BOOSTED = ("onnxmltools", *_SKLEARN)
 FLAVORS: Mapping[str, Flavor] = {
-    "sklearn": Flavor("scikit-learn", "sklearn_version", _SKLEARN),
-    "xgboost": Flavor("xgboost", "xgb_version", _BOOSTED),
-    "lightgbm": Flavor("lightgbm", "lgb_version", _BOOSTED),
-    # These two write ONNX by themselves; torch with a package's help.
+    "sklearn": Flavor("scikit-learn", "sklearn_version", ("skl2onnx>=1.19",)),
+    # Headgate reads the trees of these two by itself, and catboost writes ONNX.
+    "xgboost": Flavor("xgboost", "xgb_version"),
+    "lightgbm": Flavor("lightgbm", "lgb_version"),
     "catboost": Flavor("catboost", "catboost_version"),
     "pytorch": Flavor("torch", "pytorch_version", ("onnxscript",)),
     "keras": Flavor("keras", "keras_version", ("tf2onnx",)),
-    "tensorflow": Flavor("tensorflow", "keras_version", ("tf2onnx",)),
+    "tensorflow": Flavor("keras", "keras_version", ("tf2onnx",)),
 }
 """The flavors whose models are loaded by packages, in the order in which one of several is taken. A model that is ONNX
 already is not among them: ONNX Runtime is all that it needs."""
@@ -112,7 +62,7 @@ already is not among them: ONNX Runtime is all that it needs."""
 
 def additions(flavor: str, names: Collection[str]) -> tuple[str, ...]:
     """What Headgate's programs need beside the logged packages `names`, as sorted requirements: what they stand on, and
-    what converts the flavor. A scikit-learn pipeline may end in another package's estimator, so names count, too."""
+    what converts the flavor. Names count, too: Keras may run on torch."""
     by_package = {found.package: found.converters for found in FLAVORS.values() if found.package in names}
     return tuple(sorted({*_PROGRAMS, *FLAVORS[flavor].converters, *(c for some in by_package.values() for c in some)}))
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from sqlalchemy import select
 
+from app.cli import render
 from app.db import promotions
 from app.db.models import StepRun
 from app.db.session import Database
@@ -94,12 +95,12 @@ def test_the_same_set_is_built_once(world: World) -> None:
 
 
 def test_another_flavor_brings_its_converters(world: World) -> None:
-    log(world, "numpy\n", "xgboost", xgb_version="2.1.0")
+    log(world, "numpy\n", "pytorch", pytorch_version="2.13.0+cpu")
 
     world.run(world.ask("1"))
 
     (asked,) = world.environments.asked
-    assert {"xgboost==2.1.0", "onnxmltools"} <= set(asked.requirements)
+    assert {"torch==2.13.0", "onnxscript"} <= set(asked.requirements)
 
 
 def test_while_it_is_built_people_are_told(world: World) -> None:
@@ -201,3 +202,13 @@ def test_a_refusal_keeps_what_the_model_was_loaded_with(world: World) -> None:
     shown = world.run(world.ask("1"))
 
     assert (shown["state"], environment(shown)["own"]) == ("REJECTED", True)
+
+
+def test_people_see_what_the_model_was_loaded_with(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    log(world, "scikit-learn==1.2.2\n")
+    render.promotion(world.run(world.ask("1")))
+    shown = capsys.readouterr().out
+    (built,) = world.environments.built.values()
+    assert f"packages  {built.digest}, built in" in shown
+    assert "scikit-learn 1.2.2" in shown
+    assert "because   The model was logged with scikit-learn==1.2.2" in shown

@@ -37,7 +37,7 @@ def texts(folder: Path) -> list[str]:
 def test_what_mlflow_writes_is_read(tmp_path: Path) -> None:
     folder = model(
         tmp_path,
-        "mlflow==3.17.2\ncloudpickle==3.1.2\nnumpy==2.4.6\npsutil==7.0\nScikit_Learn==1.9.1  # ours\n",
+        "mlflow==3.17.2\ncloudpickle==3.1.2\nnumpy==2.4.6\npsutil==7.0\nrich==14.3\nScikit_Learn==1.9.1  # ours\n",
         python_env={"python": "3.10.4", "dependencies": ["-r requirements.txt"]},
         conda={"dependencies": ["python=3.10.4", "pip<=24", {"pip": ["evil==1"]}]},
     )
@@ -46,7 +46,7 @@ def test_what_mlflow_writes_is_read(tmp_path: Path) -> None:
 
     assert [str(r) for r in logged.requirements] == ["cloudpickle==3.1.2", "numpy==2.4.6", "scikit-learn==1.9.1"]
     assert (logged.flavor, logged.python, logged.source) == ("sklearn", "3.10.4", "requirements.txt")
-    assert logged.left_out == ("mlflow==3.17.2", "psutil==7.0")
+    assert logged.left_out == ("mlflow==3.17.2", "psutil==7.0", "rich==14.3")
 
 
 def test_without_requirements_the_other_files_say_it(tmp_path: Path) -> None:
@@ -117,7 +117,8 @@ def test_the_other_files_are_read_no_less_strictly(tmp_path: Path, name: str) ->
     pip = ["numpy", "--index-url https://evil.example"]
     dependencies = pip if name == "python_env" else ["python=3.11", {"pip": pip}]
     with pytest.raises(Rejected, match=rf"{name}.yaml entry 2 has the option"):
-        read(model(tmp_path, **{name: {"dependencies": dependencies}}), ALLOWED)
+        files: dict[str, Any] = {name: {"dependencies": dependencies}}
+        read(model(tmp_path, **files), ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,12 @@ def test_plain_requirements_come_through_as_they_are(name: str, bounds: list[tup
     assert parse(line, "x", ALLOWED) == Requirement(line)
 
 
+def test_whoever_runs_headgate_may_allow_more(tmp_path: Path) -> None:
+    folder = model(tmp_path, "tqdm==4.1\ncategory-encoders==2.8\n")
+    names = [requirement.name for requirement in read(folder, [*ALLOWED, "tqdm", "category-encoders"]).requirements]
+    assert names == ["category-encoders", "scikit-learn", "tqdm"]
+
+
 @pytest.mark.parametrize(
     ("requirements", "unmet"),
     [
@@ -217,10 +224,11 @@ def test_own_packages_do_where_versions_are_alike(tmp_path: Path, requirements: 
 
 
 def test_a_flavor_brings_its_converters() -> None:
-    assert "onnxmltools" in additions("xgboost", ["xgboost"])
-    assert "onnxmltools" in additions("sklearn", ["scikit-learn", "lightgbm"])
-    assert "onnxmltools" not in additions("sklearn", ["scikit-learn"])
+    assert "skl2onnx>=1.19" in additions("sklearn", ["scikit-learn", "lightgbm"])
+    assert "skl2onnx>=1.19" not in additions("xgboost", ["xgboost"])
+    assert "skl2onnx>=1.19" in additions("xgboost", ["xgboost", "scikit-learn"])
     assert "onnxscript" in additions("pytorch", [])
+    assert "onnxscript" in additions("keras", ["torch"])
     for flavor, found in FLAVORS.items():
         names = {Requirement(line).name for line in additions(flavor, [])}
         assert {"onnx", "onnxruntime", "numpy", "pandas"} <= names
