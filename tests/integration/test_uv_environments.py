@@ -154,6 +154,18 @@ def test_what_nobody_used_for_a_month_goes(tmp_path: Path, stand_in: Path) -> No
     assert list((tmp_path / "environments" / "building").iterdir()) == []
 
 
+def test_of_too_many_the_least_used_go(tmp_path: Path, stand_in: Path) -> None:
+    """Whoever logs models with ever other versions shall not fill the disk."""
+    ours, folder = environments(tmp_path, stand_in), tmp_path / "environments" / "built"
+    for age in range(25):
+        (folder / f"{age:02}").mkdir(parents=True)
+        os.utime(folder / f"{age:02}", (time.time() - age * 7200, time.time() - age * 7200))
+
+    ours.build(WANTED)
+
+    assert {path.name for path in folder.iterdir() if len(path.name) == 2} == {f"{age:02}" for age in range(21)}
+
+
 def test_a_broken_folder_is_our_fault(tmp_path: Path, stand_in: Path) -> None:
     (tmp_path / "environments").write_text("no folder")
     with pytest.raises(Fault, match="cannot be used"):

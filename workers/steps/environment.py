@@ -90,7 +90,7 @@ def _installed(names: set[str]) -> dict[str, str]:
 
 def _why_not(logged: Logged) -> str:
     if logged.flavor is None:
-        return "No package has to load the model."
+        return "MLmodel names no flavor that packages load."
     return "Headgate's own packages are alike to those that the model was logged with."
 
 

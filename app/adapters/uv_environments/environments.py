@@ -37,13 +37,16 @@ from app.ports import Environment
 INTERPRETER = f"{sys.implementation.cache_tag} {sysconfig.get_platform()}"
 _PINNED = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.M)
 _KEPT = timedelta(days=30)
+_MOST = 20
 _DEAD = timedelta(days=1)
+# Longer than any job that was given an environment just now.
+_IN_USE = timedelta(hours=1)
 _COMPILE_SECONDS = 600
 
 
 class UvEnvironments:
-    """Environments below one folder; several processes may use it at once. An environment that nobody has asked for in
-    30 days is removed when the next one is built."""
+    """Environments below one folder; several processes may use it at once. When one is built, those go that nobody has
+    asked for in 30 days, and of more than 20 the ones that were not asked for longest."""
 
     def __init__(self, root: Path, uv: Uv) -> None:
         self._root, self._uv = root.absolute(), uv
@@ -138,15 +141,16 @@ class UvEnvironments:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what died half-built, and what nobody has used for long."""
-        limits = {"building": _DEAD, "requests": _KEPT, "built": _KEPT}
-        for name, kept in limits.items():
-            for path in (self._root / name).glob("*"):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - path.lstat().st_mtime > kept.total_seconds():
-                        # Under its name it is whole or not there, also for a worker that looks right now.
-                        with self._draft() as draft:
-                            path.rename(draft / "old")
+        """Remove what died half-built, what nobody has used for long, and what is too much."""
+        for path in _aged(self._root / "building", _DEAD):
+            shutil.rmtree(path, ignore_errors=True)
+        built = sorted(_aged(self._root / "built", _IN_USE), key=lambda path: path.lstat().st_mtime)
+        too_many = built[: max(0, len(built) - _MOST)]
+        old = [*_aged(self._root / "built", _KEPT), *_aged(self._root / "requests", _KEPT)]
+        for path in dict.fromkeys([*too_many, *old]):
+            # Under its name it is whole or not there, also for a worker that looks right now.
+            with contextlib.suppress(FileNotFoundError), self._draft() as draft:
+                path.rename(draft / "old")
 
     @contextlib.contextmanager
     def _our_fault(self) -> Iterator[None]:
@@ -155,6 +159,16 @@ class UvEnvironments:
         except (OSError, ValueError, KeyError) as error:
             told = f"The models' environments in {self._root} cannot be used: {error}"
             raise Fault(told, "Check the disk; the folder may be removed, it is made anew.") from error
+
+
+def _aged(folder: Path, age: timedelta) -> list[Path]:
+    """What was not touched for that long."""
+    found = []
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > age.total_seconds():
+                found.append(path)
+    return found
 
 
 def _compile(site: Path) -> None:
