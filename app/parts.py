@@ -1,6 +1,6 @@
 """The parts of a running Headgate, assembled once by app.wiring and handed to services and steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +9,7 @@ from app.db.session import Database
 from app.ports import (
     ArtifactStore,
     Buckets,
+    Environments,
     ImageBuilder,
     MetricSource,
     ModelServer,
@@ -40,7 +41,8 @@ class Core:
 class Plant:
     """What the steps work with: only worker processes have it. `servers` maps a target kind to its server,
     `base_images` an instance kind to the image that releases are built on; `connect` gives a client whose connections
-    are closed with its block: a server that is told to stop waits for idle ones."""
+    are closed with its block: a server that is told to stop waits for idle ones. `environment_packages` are those that
+    a model's own environment may be asked for; None: there is no such environment."""
 
     store: ArtifactStore
     sandbox: Sandbox
@@ -52,6 +54,8 @@ class Plant:
     metrics: MetricSource
     connect: Callable[[], AbstractContextManager[ServingClient]]
     buckets: Buckets
+    environments: Environments
+    environment_packages: Collection[str] | None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from packaging.utils import canonicalize_name
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.domain.environments import ALLOWED
 
 
 class Settings(BaseSettings):
@@ -45,6 +48,16 @@ class Settings(BaseSettings):
     docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")
     image_registry: str = Field("", description="where images are pushed; empty: nowhere")
     sandbox: Literal["bwrap"] = Field("bwrap", description="the layer that untrusted code runs in")
+    environments: Literal["on", "off"] = Field(
+        "on", description="models logged with other versions than Headgate's are loaded with their own; off: with ours"
+    )
+    environment_packages: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: list(ALLOWED),
+        description="what a model's own environment may be asked for, separated by commas; its dependencies come along",
+    )
+    environment_index: SecretStr = Field(
+        SecretStr(""), description="the only package index for models' environments; empty: as uv is configured"
+    )
     router_dir: Path = Field(Path(), description="HAProxy's configuration and sockets; empty: in the data folder")
     router_bind: str = Field("127.0.0.1", description="the address that HAProxy listens on")
     router_ports: dict[str, tuple[int, int]] = Field(
@@ -60,6 +73,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("environment_packages", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        return [canonicalize_name(part.strip()) for part in parts if part.strip()] if isinstance(parts, list) else value
 
     @property
     def database(self) -> str:

@@ -18,6 +18,7 @@ from app.adapters.mlflow_registry import MlflowRegistry
 from app.adapters.proven import ProvenSandbox
 from app.adapters.s3_buckets import S3Buckets
 from app.adapters.triton_process import TritonProcess
+from app.adapters.uv_environments import Uv, UvEnvironments
 from app.adapters.v2_client import V2Client
 from app.db.session import Database
 from app.parts import Core, Plant
@@ -89,6 +90,15 @@ def sandbox() -> Sandbox:
     return ProvenSandbox(BwrapSandbox(ROOT / "workers" / "sandbox"))
 
 
+def uv(settings: Settings) -> Uv:
+    """What resolves and installs models' environments."""
+    return Uv(_environments(settings) / "cache", settings.environment_index.get_secret_value())
+
+
+def _environments(settings: Settings) -> Path:
+    return settings.home.resolve() / "environments"
+
+
 def docker_ping(settings: Settings) -> str:
     """The Docker Engine's own name and version; raises where none answers."""
     return DockerEngine(settings.docker_host).version()
@@ -114,6 +124,8 @@ def plant(settings: Settings) -> Plant:
         connect=V2Client,
         # The name that MLflow's own client has for it: whoever keeps artifacts elsewhere than at Amazon has set it.
         buckets=S3Buckets(os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")),
+        environments=UvEnvironments(_environments(settings), uv(settings)),
+        environment_packages=frozenset(settings.environment_packages) if settings.environments == "on" else None,
     )
     return failpoints.watch(parts)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from app.adapters.local_store import LocalStore
 from app.db.session import Database
+from app.domain.environments import ALLOWED
 from app.parts import Core, Plant, Timing
 from app.services import history, intake, outbox
 from tests.fakes import (
     FakeBuckets,
     FakeBuilder,
     FakeClient,
+    FakeEnvironments,
     FakeMetrics,
     FakePolicies,
     FakeQueue,
@@ -44,6 +46,7 @@ class World:
     buckets: FakeBuckets = field(default_factory=FakeBuckets)
 
     def __post_init__(self) -> None:
+        self.environments = FakeEnvironments(self.folder / "environments")
         self.store = LocalStore(self.folder / "store")
         self.core = Core(self.database, self.registry, self.policies, self.queue, "http://headgate")
         servers = {"process": self.server, "docker": self.server}
@@ -58,6 +61,8 @@ class World:
             self.metrics,
             lambda: self.client,
             self.buckets,
+            self.environments,
+            ALLOWED,
         )
         self.runner = self.worker("worker-1")
         for version in ("1", "2", "3"):

@@ -63,6 +63,7 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
     if rungs:
         cells = [[r["name"], r["status"], r.get("wrong_rows"), r.get("rows"), r.get("largest_error")] for r in rungs]
         table(("conversion", "outcome", "wrong rows", "of", "largest error"), cells)
+    _environment(evidence.get("convert", {}).get("environment"))
     results = [result for step in ("gates", "prove") for result in evidence.get(step, {}).get("results", [])]
     if results:
         table(("gate", "verdict", "reason"), [[r["gate"], r["verdict"], r["reason"]] for r in results])
@@ -71,6 +72,18 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
         last = {look["weight"]: look for look in history}.values()
         cells = [[f"{x['weight']} %", x["requests"], x["failed"], _ms(x["p99_ms"])] for x in last]
         table(("canary", "requests", "failed", "p99"), cells)
+
+
+def _environment(found: Mapping[str, Any] | None) -> None:
+    """What the model was loaded with, and why."""
+    if not found:
+        return
+    whose = "headgate's own"
+    if found["own"]:
+        whose = f"{found['digest']}, {'used again' if found['reused'] else 'built'} in {found['seconds']} s"
+    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    for label, line in (("packages", f"{whose}: {packages}"), ("because", found["note"])):
+        out.print(f"{label:<9} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def plan(found: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tests.fakes import (
     FakeBuckets,
     FakeBuilder,
     FakeClient,
+    FakeEnvironments,
     FakeMetrics,
     FakeQueue,
     FakeRouter,
@@ -59,6 +60,8 @@ def build(settings: Settings, owner: str) -> Desk:
         metrics,
         FakeClient,
         FakeBuckets(),
+        FakeEnvironments(settings.home / "environments"),
+        None,
     )
     webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])
     return Desk(core, plant, Runner(core, plant, FAST, owner), owner, webhook, settings.poll_seconds)

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class BwrapSandbox:
         limits = Limits(job.memory_mib, int(seconds * THREADS) + 1, self._output_mib)
         with _memory_file(json.dumps(dict(job.request)).encode()) as request, _memory_file(filter_program()) as rules:
             mounts = Mounts(self._program_folder, job.inputs, job.output, request, rules)
-            command = bwrap_command(bwrap, self._python, mounts, program, limits)
+            command = bwrap_command(bwrap, self._interpreter(job), mounts, program, limits)
             try:
                 ending = run_bounded(
                     lambda info: [*command[:1], "--info-fd", str(info), *command[1:]],
@@ -94,6 +95,10 @@ class BwrapSandbox:
         _judge(ending, job)
         expect_plain_output(job.output)
         return read_result(job.output / "result.json")
+
+    def _interpreter(self, job: SandboxJob) -> Interpreter:
+        """Python with the packages that the job asks for instead of our own: the program itself stays the same."""
+        return self._python if job.environment is None else replace(self._python, site_packages=[job.environment])
 
 
 def this_interpreter() -> Interpreter:
@@ -107,6 +112,8 @@ def _check(job: SandboxJob) -> None:
     for name, path in job.inputs.items():
         if not _INPUT_NAME.fullmatch(name) or not path.exists():
             raise Fault(f"the sandbox input {name!a} is missing or oddly named", "This is a bug in the step.")
+    if job.environment is not None and not job.environment.is_dir():
+        raise Fault(f"the packages {job.environment} are gone", "Somebody removed them: `headgate retry`.")
     if not job.output.is_dir() or any(job.output.iterdir()):
         raise Fault(f"the sandbox output {job.output} is not an empty folder", "This is a bug in the step.")
 
