@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from app import doctor
-from app.adapters.bwrap import BwrapSandbox, selftest
+from app.adapters.bwrap import BwrapSandbox
 from app.adapters.proven import ProvenSandbox
 from app.domain.errors import Fault
 from app.ports import SandboxJob
+from app.sandbox import selftest
 
 PROGRAMS = Path(__file__).parents[2] / "workers" / "sandbox"
 
