@@ -34,8 +34,8 @@ class Talk:
 
 @dataclass
 class Ending:
-    """How a run ended: its status as a shell would say it, and which bound it broke: time, talk, output, threads or
-    nothing."""
+    """How a run ended: its status as a shell would say it, and which bound it broke: time, talk, output, threads,
+    memory or nothing."""
 
     status: int = 0
     broke: str = ""
@@ -55,6 +55,8 @@ def judge(ending: Ending, job: SandboxJob, layer: str, remedy: str) -> None:
     if ending.broke == "time":
         reason = f"took longer than {job.timeout.total_seconds():g} s"
         raise Rejected(f"The sandboxed {job.program} {reason} and was stopped.", "Make the model smaller or faster.")
+    if ending.broke == "memory":
+        raise _too_large(job, said)
     if ending.broke:
         reason = f"The sandboxed {job.program} {_BROKE[ending.broke]} and was stopped."
         raise Rejected(reason, "Look at what runs when it is loaded.")
@@ -64,10 +66,14 @@ def judge(ending: Ending, job: SandboxJob, layer: str, remedy: str) -> None:
     if number == signal.SIGXCPU or (number == signal.SIGKILL and not said):
         raise Rejected(f"The sandboxed {job.program} used up its CPU time.", "Make the model smaller or faster.")
     if any(word in said for word in ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allocate memory")):
-        reason = f"needs more than the {job.memory_mib} MiB that it may use"
-        raise Rejected(f"The sandboxed {job.program} {reason} ({said}).", "Make the model smaller.")
+        raise _too_large(job, said)
     how = f"crashed ({signal.Signals(number).name})" if number else f"failed (status {ending.status})"
     raise Rejected(f"The sandboxed {job.program} {how}: {said}", "Load and score the model where it was trained.")
+
+
+def _too_large(job: SandboxJob, said: str) -> Rejected:
+    reason = f"needs more than the {job.memory_mib} MiB that it may use"
+    return Rejected(f"The sandboxed {job.program} {reason} ({said}).", "Make the model smaller.")
 
 
 def last_words(tail: bytes) -> str:

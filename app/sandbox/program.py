@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from app.domain.errors import Fault
 from app.ports import SandboxJob
@@ -41,19 +41,21 @@ _INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 @dataclass(frozen=True)
 class Limits:
-    """What the program may use: MiB of address space, CPU seconds over all threads, MiB of one written file."""
+    """What the program may use: MiB of address space, CPU seconds over all threads, MiB of one written file, and how
+    many threads its user may have on the whole machine; 0 where the layer itself counts the program's own."""
 
     memory_mib: int
     cpu_seconds: int
     file_mib: int
+    processes: int = 256
 
     def as_json(self) -> str:
-        return json.dumps({"memory_mib": self.memory_mib, "cpu_seconds": self.cpu_seconds, "file_mib": self.file_mib})
+        return json.dumps(asdict(self))
 
 
-def limits(job: SandboxJob, file_mib: int) -> Limits:
+def limits(job: SandboxJob, file_mib: int, processes: int = 256) -> Limits:
     """The job's limits: no more CPU than its threads can use in its time."""
-    return Limits(job.memory_mib, int(job.timeout.total_seconds() * THREADS) + 1, file_mib)
+    return Limits(job.memory_mib, int(job.timeout.total_seconds() * THREADS) + 1, file_mib, processes)
 
 
 def python_words(python: str, program: str, limits: Limits, sites: Sequence[str]) -> list[str]:

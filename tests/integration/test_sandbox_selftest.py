@@ -93,7 +93,7 @@ def test_a_thread_bomb_that_nobody_stops_is_noticed() -> None:
     outcomes = iter([{"tried": ["a"], "escaped": [], "missing": []}, {"tried": ["b"], "escaped": ["threads"]}])
 
     with pytest.raises(Fault, match="threads"):
-        selftest.attempt_escape(lambda inputs, request, output: next(outcomes), 64)
+        selftest.attempt_escape(lambda inputs, request, output: next(outcomes), 64, "mend it")
 
 
 def test_the_self_test_notices_a_host_that_is_open() -> None:
@@ -113,7 +113,7 @@ def test_the_self_test_notices_a_host_that_is_open() -> None:
         return answer
 
     with pytest.raises(Fault) as caught:
-        selftest.attempt_escape(unboxed, 64)
+        selftest.attempt_escape(unboxed, 64, "mend it")
 
     for way in (
         *("tcp to the host", "udp to the host", "a unix socket of the host", "an abstract unix socket"),

@@ -25,6 +25,7 @@ _NOT_PERMITTED = (
     "(sysctl kernel.unprivileged_userns_clone=1; on Ubuntu an AppArmor profile for bwrap); inside a container run it "
     "with seccomp=unconfined and apparmor=unconfined, or give the workers a machine of their own."
 )
+_MEND = "Do not promote anything on this machine: mend bubblewrap or the kernel's namespaces first."
 
 
 class BwrapSandbox:
@@ -63,7 +64,7 @@ class BwrapSandbox:
             job = SandboxJob("scan", inputs, request, output, selftest.TIMEOUT, selftest.MEMORY_MIB)
             return self._run("probe", job)
 
-        tried = selftest.attempt_escape(probe, self._output_mib)
+        tried = selftest.attempt_escape(probe, self._output_mib, _MEND)
         return f"bubblewrap: {len(tried)} ways out were tried from inside, and none is open"
 
     def _run(self, program: str, job: SandboxJob) -> Mapping[str, Any]:
