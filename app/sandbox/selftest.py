@@ -105,6 +105,9 @@ def _watching(folder: Path, file_mib: int) -> Iterator[_Watch]:
     (planted / "secret.txt").write_text(secrets.token_hex())
     (planted / "input" / "plain.txt").write_text("an input, which may be read")
     (planted / "input" / "link").symlink_to(planted / "secret.txt")
+    # Open to everybody: no mere lack of rights shall hide that the place can be seen from inside.
+    folder.chmod(0o755)
+    planted.chmod(0o777)
     with ExitStack() as stack:
         tcp, named, abstract = (
             stack.enter_context(_listener(family, address))
@@ -114,6 +117,7 @@ def _watching(folder: Path, file_mib: int) -> Iterator[_Watch]:
                 (socket.AF_UNIX, f"\0headgate-selftest-{secrets.token_hex(8)}".encode()),
             )
         )
+        (folder / "listener").chmod(0o777)
         yield _Watch(planted, file_mib, tcp, named, abstract, stack.enter_context(_echo()))
 
 
