@@ -53,6 +53,10 @@ class BwrapSandbox:
         """
         return self._run(job.program, job)
 
+    def layer(self) -> str:
+        """Its name."""
+        return "bubblewrap"
+
     def self_test(self) -> str:
         """Try the ways out from inside, for real, and say what holds.
 

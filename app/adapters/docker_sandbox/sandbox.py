@@ -59,6 +59,10 @@ class DockerSandbox:
         """
         return self._run(job.program, job)
 
+    def layer(self) -> str:
+        """Containers, and of which image; raises as `image`."""
+        return f"containers of {self.image()}"
+
     def self_test(self) -> str:
         """Try the ways out from inside, for real, and say what holds.
 
@@ -72,7 +76,7 @@ class DockerSandbox:
             return self._run("probe", job)
 
         tried = selftest.attempt_escape(probe, self._output_mib, _MEND, {"engine": self._host, "threads": PROCESSES})
-        return f"containers of {self.image()}: {len(tried)} ways out were tried from inside, and none is open"
+        return f"{self.layer()}: {len(tried)} ways out were tried from inside, and none is open"
 
     def image(self) -> str:
         """The id of the image that all containers of this sandbox are made of, `sha256:...`.
