@@ -123,7 +123,8 @@ class Buckets(Protocol):
 @dataclass(frozen=True)
 class SandboxJob:
     """One untrusted piece of work: `program` is a module of workers.sandbox, `inputs` are mounted read-only under
-    `/in/<name>`, `request` arrives as `/in/request.json`, and what it leaves in `/out` ends in `output`."""
+    `/in/<name>`, `request` arrives as `/in/request.json`, and what it leaves in `/out` ends in `output`. `environment`
+    is a folder of packages that the program finds instead of Headgate's own, read-only."""
 
     program: Literal["scan", "convert", "score"]
     inputs: Mapping[str, Path]
@@ -131,6 +132,7 @@ class SandboxJob:
     output: Path
     timeout: timedelta = timedelta(minutes=5)
     memory_mib: int = 4096
+    environment: Path | None = None
 
 
 class Sandbox(Protocol):

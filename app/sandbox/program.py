@@ -65,9 +65,11 @@ def python_words(python: str, program: str, limits: Limits, sites: Sequence[str]
 
 
 def check_job(job: SandboxJob) -> None:
-    """Raises Fault where an input is missing or oddly named, or the output is not an empty folder."""
+    """Raises Fault where an input or the packages are missing, a name is odd, or the output is not an empty folder."""
     for name, path in job.inputs.items():
         if not _INPUT_NAME.fullmatch(name) or not path.exists():
             raise Fault(f"the sandbox input {name!a} is missing or oddly named", "This is a bug in the step.")
+    if job.environment is not None and not job.environment.is_dir():
+        raise Fault(f"the packages {job.environment} are gone", "Somebody removed them: `headgate retry`.")
     if not job.output.is_dir() or any(job.output.iterdir()):
         raise Fault(f"the sandbox output {job.output} is not an empty folder", "This is a bug in the step.")

@@ -6,7 +6,8 @@ python=$(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))')
 prefix=$(python3 -c 'import sys; print(sys.base_prefix)')
 
 # What Docker mounts takes the rights of the folder that it is mounted on.
-mkdir -p /sandbox/usr /sandbox/etc /sandbox/headgate/sandbox /sandbox/in /sandbox/out /sandbox/tmp
+mkdir -p /sandbox/usr /sandbox/etc /sandbox/headgate/sandbox /sandbox/headgate/packages
+mkdir -p /sandbox/in /sandbox/out /sandbox/tmp
 for folder in /lib /lib64 /usr/lib /usr/lib64; do
     [ ! -e "$folder" ] || cp -a "$folder" "/sandbox$folder"
 done

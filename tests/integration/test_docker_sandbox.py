@@ -95,7 +95,17 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def running(engine: docker.DockerClient) -> list[Container]:
-    return [each for each in of_sandbox(engine) if each.status == "running"]
+    """The job's container once it is alone: what filled it goes a moment after its start."""
+    found = of_sandbox(engine)
+    return found if [each.status for each in found] == ["running"] else []
+
+
+@pytest.fixture(autouse=True)
+def emptied(engine: docker.DockerClient) -> Iterator[None]:
+    """Whatever a killed worker of one test left is nothing to the next."""
+    yield
+    for container in of_sandbox(engine):
+        container.remove(force=True, v=True)
 
 
 def test_a_running_job_is_locked_in(
@@ -150,7 +160,7 @@ def test_a_killed_worker_takes_its_container_along(
 ) -> None:
     volumes = {volume.id for volume in engine.volumes.list()}
     with worker(boxes, tmp_path, programs("time.sleep(600)"), 600) as process:
-        until(lambda: len(of_sandbox(engine)) == 1 and running(engine), "the container")
+        until(lambda: running(engine), "the container")
         process.send_signal(signal.SIGKILL)
         process.wait()
     until(lambda: not of_sandbox(engine), "the container's end")
@@ -186,14 +196,10 @@ def test_left_overs_of_the_killed_are_swept(
         return engine.containers.create(boxes.image, ["/headgate/python"], labels=labels)
 
     old, young, others = planted("headgate", -3600), planted("headgate", 0), planted("somebody", -3600)
-    try:
-        with opened(boxes, programs("return {}")) as sandbox:
-            sandbox.run(job(tmp_path))
-        assert {each.id for each in of_sandbox(engine)} == {young.id, others.id}
-        assert old.id not in {each.id for each in of_sandbox(engine)}
-    finally:
-        young.remove()
-        others.remove()
+    with opened(boxes, programs("return {}")) as sandbox:
+        sandbox.run(job(tmp_path))
+    until(lambda: {each.id for each in of_sandbox(engine)} == {young.id, others.id}, "the job's own to go")
+    assert old.id not in {each.id for each in engine.containers.list(all=True)}
 
 
 def test_what_locks_its_files_away_gives_them_all_the_same(

@@ -55,6 +55,30 @@ def test_a_program_gets_its_request_and_inputs_and_leaves_files(run: Runner, tmp
     assert (tmp_path / "out" / "made.bin").read_bytes() == b"made"
 
 
+def test_a_job_brings_its_own_packages(run: Runner, tmp_path: Path) -> None:
+    """They are there instead of Headgate's own, and the program is still Headgate's."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "numpy.py").write_text("__version__ = '0.1'")
+    body = """
+        import numpy
+        missing = [name for name in ("onnx", "sklearn") if not __import__("importlib.util").util.find_spec(name)]
+        try:
+            open(numpy.__file__, "w")
+        except OSError:
+            return {"numpy": numpy.__version__, "missing": missing, "program": __name__}
+        """
+
+    result = run(body, environment=tmp_path / "packages")
+
+    assert result == {"numpy": "0.1", "missing": ["onnx", "sklearn"], "program": "sandbox.scan"}
+
+
+def test_packages_that_are_gone_are_our_fault(tmp_path: Path, new_sandbox: Callable[[Path, int], Sandbox]) -> None:
+    job = SandboxJob("scan", {}, {}, tmp_path, environment=tmp_path / "no-packages")
+    with pytest.raises(Fault, match="are gone"):
+        new_sandbox(PROGRAMS, 64).run(job)
+
+
 def test_no_socket_but_unix_ones(run: Runner) -> None:
     result = run(
         """

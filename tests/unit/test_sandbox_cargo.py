@@ -13,6 +13,7 @@ import pytest
 from app.adapters.docker_sandbox.cargo import MAX_ENTRIES, pack, receive
 from app.adapters.docker_sandbox.streams import Broken, Closed, Streams
 from app.domain.errors import Rejected
+from app.ports import SandboxJob
 
 STDOUT, STDERR = 1, 2
 END = {"kind": "end"}
@@ -150,14 +151,18 @@ def test_what_goes_in_is_of_nobodys_and_for_reading_only(tmp_path: Path) -> None
     (tmp_path / "programs" / "__pycache__").mkdir(parents=True)
     (tmp_path / "programs" / "scan.py").write_text("x")
     (tmp_path / "rows.csv").write_text("a\n")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "numpy.py").write_text("x")
+    inputs = {"rows": tmp_path / "rows.csv"}
+    job = SandboxJob("scan", inputs, {"seed": 1}, tmp_path, environment=tmp_path / "packages")
     with (tmp_path / "cargo").open("wb") as file:
-        pack(file, tmp_path / "programs", b"rules", {"rows": tmp_path / "rows.csv"}, {"seed": 1})
+        pack(file, tmp_path / "programs", b"rules", job)
 
     with tarfile.open(tmp_path / "cargo") as archive:
         members = {member.name: member for member in archive}
     assert set(members) == {
         *("headgate/sandbox", "headgate/sandbox/scan.py", "headgate/sandbox/filter.bpf"),
-        *("in/rows", "in/request.json"),
+        *("headgate/packages", "headgate/packages/numpy.py", "in/rows", "in/request.json"),
     }
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
     assert {member.mode for member in members.values() if member.isfile()} == {0o444}

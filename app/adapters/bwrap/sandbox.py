@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class BwrapSandbox:
         check_job(job)
         with _memory_file(json.dumps(dict(job.request)).encode()) as request, _memory_file(filter_program()) as rules:
             mounts = Mounts(self._program_folder, job.inputs, job.output, request, rules)
-            command = bwrap_command(bwrap, self._python, mounts, program, limits(job, self._output_mib))
+            command = bwrap_command(bwrap, self._interpreter(job), mounts, program, limits(job, self._output_mib))
             try:
                 ending = run_bounded(
                     lambda info: [*command[:1], "--info-fd", str(info), *command[1:]],
@@ -90,6 +91,10 @@ class BwrapSandbox:
         judge(ending, job, "bwrap", _NOT_PERMITTED)
         expect_plain_output(job.output)
         return read_result(job.output / "result.json")
+
+    def _interpreter(self, job: SandboxJob) -> Interpreter:
+        """Python with the packages that the job asks for instead of our own: the program itself stays the same."""
+        return self._python if job.environment is None else replace(self._python, site_packages=[job.environment])
 
 
 def this_interpreter() -> Interpreter:

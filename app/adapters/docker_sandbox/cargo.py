@@ -9,22 +9,28 @@ from typing import IO, Any, Never
 
 from app.adapters.docker_sandbox.streams import Streams
 from app.domain.errors import Fault, Rejected
+from app.ports import SandboxJob
 from app.sandbox.program import HOME
 from app.sandbox.result import not_plain
 
 FILTER = f"{HOME}/sandbox/filter.bpf"
+PACKAGES = f"{HOME}/packages"
+"""Where the packages lie that a job brings along."""
 MAX_ENTRIES = 200
 _LONGEST_LINE, _LONGEST_NAME, _DEEPEST, _CHUNK, _SHOWN = 16 << 10, 255, 12, 1 << 20, 60
 _REMEDY = "Log the model again; if this repeats, look at what runs when it is loaded."
 
 
-def pack(into: IO[bytes], programs: Path, rules: bytes, inputs: Mapping[str, Path], request: Mapping[str, Any]) -> None:
-    """Write the archive that is unpacked at the container's root: the programs and their filter, inputs and request."""
+def pack(into: IO[bytes], programs: Path, rules: bytes, job: SandboxJob) -> None:
+    """Write the archive that is unpacked at the container's root: the programs and their filter, the job's inputs, its
+    packages and its request."""
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.add(programs, f"{HOME}/sandbox", filter=_plain)
-        for name, path in inputs.items():
+        for name, path in job.inputs.items():
             archive.add(path, f"/in/{name}", filter=_plain)
-        for place, data in ((FILTER, rules), ("/in/request.json", json.dumps(dict(request)).encode())):
+        if job.environment:
+            archive.add(job.environment, PACKAGES, filter=_plain)
+        for place, data in ((FILTER, rules), ("/in/request.json", json.dumps(dict(job.request)).encode())):
             member = tarfile.TarInfo(place.lstrip("/"))
             member.size, member.mode = len(data), 0o444
             archive.addfile(member, io.BytesIO(data))

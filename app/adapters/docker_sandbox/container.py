@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from docker.types import LogConfig, Mount, Ulimit
 
 from app import failpoints
-from app.adapters.docker_sandbox.cargo import FILTER, MAX_ENTRIES
+from app.adapters.docker_sandbox.cargo import FILTER, MAX_ENTRIES, PACKAGES
 from app.adapters.docker_sandbox.streams import Streams
 from app.docker_daemon import Daemon
 from app.ports import SandboxJob
@@ -48,7 +48,7 @@ class Cell:
         labels = {"headgate.owner": self.owner, "headgate.sandbox": program, "headgate.until": str(int(until))}
         name = f"{self.owner}-sandbox-{secrets.token_hex(8)}"
         # It never runs. Its volumes are written to through it, and the job's container has them read-only.
-        hands = self._create_hands(daemon, f"{name}.in", labels)
+        hands = self._create_hands(daemon, f"{name}.in", labels, job)
         try:
             hands.put_archive("/", cargo)
             cell = self._create(daemon, name, labels, hands, self._order(job, program, limits), limits)
@@ -64,8 +64,9 @@ class Cell:
         finally:
             throw_away(hands)
 
-    def _create_hands(self, daemon: Daemon, name: str, labels: dict[str, str]) -> Container:
-        volumes = [Mount(place, None, no_copy=True) for place in ("/in", f"{HOME}/sandbox")]
+    def _create_hands(self, daemon: Daemon, name: str, labels: dict[str, str], job: SandboxJob) -> Container:
+        places = ["/in", f"{HOME}/sandbox", *([PACKAGES] if job.environment else [])]
+        volumes = [Mount(place, None, no_copy=True) for place in places]
         return daemon.client().containers.create(
             self.image, [_PYTHON], name=name, labels=labels, mounts=volumes, network_mode="none", use_config_proxy=False
         )
@@ -82,7 +83,7 @@ class Cell:
 
     def _order(self, job: SandboxJob, program: str, limits: Limits) -> str:
         order = {
-            "command": python_words(_PYTHON, program, limits, _SITES),
+            "command": python_words(_PYTHON, program, limits, [PACKAGES] if job.environment else _SITES),
             "environment": ENVIRONMENT,
             "filter": FILTER,
             "seconds": job.timeout.total_seconds(),

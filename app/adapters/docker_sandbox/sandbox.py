@@ -105,7 +105,7 @@ class DockerSandbox:
         bounds = limits(job, self._output_mib, processes=0)
         # Beside the output there is room for a model; in a container's /tmp there may be none.
         with tempfile.TemporaryFile(dir=job.output.parent) as cargo:
-            pack(cargo, self._program_folder, filter_program(), job.inputs, job.request)
+            pack(cargo, self._program_folder, filter_program(), job)
             cargo.seek(0)
             with translated(f"run the sandboxed {job.program}"):
                 self._sweep()

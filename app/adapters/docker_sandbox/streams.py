@@ -66,6 +66,8 @@ class Streams:
             raise Broken("time")
         try:
             chunk = os.read(self._socket.fileno(), _CHUNK)
+        except BlockingIOError:
+            return
         except ConnectionError:
             chunk = b""
         if not chunk:
