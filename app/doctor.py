@@ -72,7 +72,7 @@ def _checks(settings: Settings) -> list[Check]:
         Check("MLflow", lambda: _mlflow(settings)),
         Check("webhooks", lambda: _webhooks(settings), needed=False),
         Check("policies", lambda: _policies(settings.policy_dir)),
-        Check("sandbox", lambda: wiring.sandbox().self_test()),
+        Check(f"sandbox ({settings.sandbox})", lambda: wiring.sandbox(settings).self_test()),
         Check("environments", lambda: _environments(settings), needed=settings.environments == "on"),
         Check("router", lambda: _program("haproxy", "apt-get install haproxy")),
         Check("Triton (process)", lambda: _triton(settings), needed=not docker),

@@ -146,6 +146,9 @@ class Sandbox(Protocol):
         Raises Fault where the sandbox itself cannot be set up.
         """
 
+    def layer(self) -> str:
+        """What holds untrusted code in, for the record: a container's image by its digest. Raises as `run`."""
+
     def self_test(self) -> str:
         """Say what the layer is and prove that it holds; raises Fault with the remedy where it does not."""
 

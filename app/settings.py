@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     triton_image: str = Field("headgate/triton-cpu:latest", description="the base image, for target docker")
     docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")
     image_registry: str = Field("", description="where images are pushed; empty: nowhere")
-    sandbox: Literal["bwrap"] = Field("bwrap", description="the layer that untrusted code runs in")
+    sandbox: Literal["bwrap", "docker"] = Field("bwrap", description="the layer that untrusted code runs in")
+    sandbox_image: str = Field("headgate/sandbox:latest", description="the image of its containers, for sandbox docker")
+    sandbox_docker_host: str = Field("", description="the Docker Engine of the sandbox; empty: HEADGATE_DOCKER_HOST")
     environments: Literal["on", "off"] = Field(
         "on", description="models logged with other versions than Headgate's are loaded with their own; off: with ours"
     )
@@ -94,6 +96,11 @@ class Settings(BaseSettings):
     def webhook_address(self) -> str:
         """Where MLflow's webhook calls us."""
         return f"{(self.webhook_url or self.public_url).rstrip('/')}/webhooks/mlflow"
+
+    @property
+    def sandbox_engine(self) -> str:
+        """The Docker Engine that the sandbox's containers run on."""
+        return self.sandbox_docker_host or self.docker_host
 
     @property
     def router_folder(self) -> Path:

@@ -12,6 +12,7 @@ from app import failpoints
 from app.adapters.bwrap import BwrapSandbox
 from app.adapters.celery_queue import CeleryQueue, make_app
 from app.adapters.docker_engine import DockerEngine, TritonDocker
+from app.adapters.docker_sandbox import DockerSandbox
 from app.adapters.haproxy import HAProxyRouter, Layout
 from app.adapters.local_store import LocalStore
 from app.adapters.mlflow_registry import MlflowRegistry
@@ -85,9 +86,12 @@ def triton(settings: Settings) -> TritonProcess:
     return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend, host=settings.release_host)
 
 
-def sandbox() -> Sandbox:
+def sandbox(settings: Settings) -> Sandbox:
     """Where untrusted code runs, once it has been proved to hold."""
-    return ProvenSandbox(BwrapSandbox(ROOT / "workers" / "sandbox"))
+    programs = ROOT / "workers" / "sandbox"
+    if settings.sandbox == "docker":
+        return ProvenSandbox(DockerSandbox(programs, settings.sandbox_engine, settings.sandbox_image))
+    return ProvenSandbox(BwrapSandbox(programs))
 
 
 def uv(settings: Settings) -> Uv:
@@ -114,7 +118,7 @@ def plant(settings: Settings) -> Plant:
     traffic = router(settings)
     parts = Plant(
         store=store(settings),
-        sandbox=sandbox(),
+        sandbox=sandbox(settings),
         servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
         default_target=settings.target,
         base_images={"cpu": settings.triton_image, "gpu": NGC_TRITON},

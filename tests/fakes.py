@@ -215,6 +215,9 @@ class FakeSandbox:
             (job.output / "parity.json").write_text(self.pairs)
         return self.results["champion" if "-champion-" in job.output.name else job.program]
 
+    def layer(self) -> str:
+        return "a fake sandbox"
+
     def self_test(self) -> str:
         return "a fake sandbox"
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.adapters.bwrap import BwrapSandbox
-from app.adapters.bwrap.command import Limits, Mounts, bwrap_command
+from app.adapters.bwrap.command import Mounts, bwrap_command
 from app.adapters.bwrap.sandbox import this_interpreter
 from app.ports import SandboxJob
+from app.sandbox.program import Limits
 from ci.bench.figures import Group, in_turns, number, ratio, spread
 from ci.bench.models import PROGRAMS, ROOT, TIMEOUT, Models, convert_request
 from ci.bench.plain import BOOTSTRAP

@@ -43,7 +43,7 @@ def _judged(result: Mapping[str, Any], context: Context, output: Path) -> Outcom
     if result.get("chosen") is None:
         return End(State.REJECTED, _no_rung(result), result)
     files = {name: context.plant.store.put_file(output / file) for name, file in _FILES.items()}
-    return Done({**result, **files})
+    return Done({**result, **files, "sandbox": context.plant.sandbox.layer()})
 
 
 _FILES = {"onnx": "model.onnx", "served_rows": "rows.json", "parity_pairs": "parity.json"}
