@@ -6,6 +6,7 @@ from typing import Any
 
 import onnx
 
+from . import hurt, thresholds, trial
 from .ladder import RUNGS, Rung, convert
 from .native import Native
 from .onnx_check import check
@@ -14,6 +15,9 @@ from .refusal import Refused
 from .rows import Rows
 from .runner import Runner
 from .tensors import Array, Signature
+from .trial import Question
+
+SEED = 20240229
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,17 @@ class Chosen:
     runner: Runner
     outputs: list[Array]
     comparison: Comparison
+    questions: Sequence[Question] = ()
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every rung is asked: the real rows with the native answers, and the rows made to hurt with theirs."""
+
+    rows: Rows
+    answers: Sequence[Array]
+    questions: Sequence[Question]
+    demands: Demands
 
 
 @dataclass(frozen=True)
@@ -49,18 +64,20 @@ class Tried:
 def climb(
     native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
 ) -> list[Tried]:
-    """Try the rungs in order up to the first one that agrees; `answers` are the native ones to `rows`."""
+    """Try the rungs in order up to the first one that agrees, on the real rows, to which `answers` are the native ones,
+    and on rows made to hurt. The rungs stand in the order of what they cost: the first to agree is the fastest."""
+    found = thresholds.of_model(native.estimator, signature)
+    questions = trial.ask(native.predict, hurt.make(signature, rows.table, found, SEED), rows.table)
+    exam = Exam(rows, answers, questions, demands)
     tried: list[Tried] = []
-    for attempt in _attempts(native, signature, rows, answers, demands, name):
+    for attempt in _attempts(native, signature, exam, name):
         tried.append(attempt)
         if attempt.chosen:
             break
     return tried
 
 
-def _attempts(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> Iterator[Tried]:
+def _attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Iterator[Tried]:
     seen: dict[bytes, dict[str, Any]] = {}
     for rung in RUNGS:
         try:
@@ -69,7 +86,7 @@ def _attempts(
                 # Without a StandardScaler, for one, its options change nothing.
                 yield Tried({**seen[model], **_titles(rung)}, None)
                 continue
-            attempt = _measure(rung, model, rows, answers, demands)
+            attempt = _measure(rung, model, exam)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
@@ -80,14 +97,21 @@ def _attempts(
         yield attempt
 
 
-def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], demands: Demands) -> Tried:
+def _measure(rung: Rung, model: bytes, exam: Exam) -> Tried:
+    demands = exam.demands
     check(onnx.load_from_string(model), demands.support)
     runner = Runner(model)
-    outputs = runner.run(rows.table)
-    comparison = compare(answers, outputs, demands.rtol, demands.atol)
-    agrees = comparison.wrong_rows <= demands.max_wrong_rows
-    report = {**_titles(rung), "status": "agrees" if agrees else "differs", **measured(comparison)}
-    return Tried(report, Chosen(rung.name, model, runner, outputs, comparison) if agrees else None)
+    outputs = runner.run(exam.rows.table)
+    comparison = compare(exam.answers, outputs, demands.rtol, demands.atol)
+    report = {**_titles(rung), "status": "differs", **measured(comparison), "hurting": [], "zero_rows": None}
+    if comparison.wrong_rows > demands.max_wrong_rows:
+        return Tried(report, None)
+    hurting = trial.judge(runner, exam.questions, demands.rtol, demands.atol)
+    report.update(hurting=hurting, zero_rows=trial.zero_rows(runner, exam.rows.table))
+    if trial.wrong(hurting) > demands.max_wrong_rows or report["zero_rows"] == trial.DIES:
+        return Tried({**report, "status": "hurt"}, None)
+    chosen = Chosen(rung.name, model, runner, outputs, comparison, exam.questions)
+    return Tried({**report, "status": "agrees"}, chosen)
 
 
 def measured(comparison: Comparison) -> dict[str, Any]:
@@ -96,11 +120,12 @@ def measured(comparison: Comparison) -> dict[str, Any]:
         "rows": comparison.rows,
         "wrong_rows": comparison.wrong_rows,
         "largest_error": comparison.largest_error,
+        "changed_decisions": comparison.changed_decisions,
     }
 
 
 def _unmeasured() -> dict[str, Any]:
-    return {"rows": 0, "wrong_rows": 0, "largest_error": 0.0}
+    return {"rows": 0, "wrong_rows": 0, "largest_error": 0.0, "changed_decisions": 0, "hurting": [], "zero_rows": None}
 
 
 def _titles(rung: Rung) -> dict[str, Any]:
