@@ -18,6 +18,7 @@ from .tensors import Array, Signature
 from .trial import Question
 
 SEED = 20240229
+MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Demands:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rung that agreed: its name, the ONNX bytes, ONNX Runtime's answers and how they compare."""
+    """The rung that agreed: its name, the ONNX bytes, ONNX Runtime's answers and how they compare, and
+    the rows made to hurt that it answers. It is comfortable where the real rows agree within MARGIN of what is allowed:
+    what only just agrees on these rows may not on others."""
 
     name: str
     model: bytes
@@ -41,6 +44,7 @@ class Chosen:
     outputs: list[Array]
     comparison: Comparison
     questions: Sequence[Question] = ()
+    is_comfortable: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,21 @@ class Tried:
 
 def climb(
     native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> list[Tried]:
-    """Try the rungs in order up to the first one that agrees, on the real rows, to which `answers` are the native ones,
-    and on rows made to hurt. The rungs stand in the order of what they cost: the first to agree is the fastest."""
+) -> tuple[list[Tried], Chosen | None]:
+    """Try the rungs in order up to the first one that agrees comfortably, on the real rows, to which `answers` are the
+    native ones, and on rows made to hurt. Without any such the first that agrees at all is chosen.
+
+    The rungs stand in the order of what they cost, so that is the fastest, and no clock has a say in the model's bytes.
+    """
     found = thresholds.of_model(native.estimator, signature)
     questions = trial.ask(native.predict, hurt.make(signature, rows.table, found, SEED), rows.table)
     exam = Exam(rows, answers, questions, demands)
     tried: list[Tried] = []
     for attempt in _attempts(native, signature, exam, name):
         tried.append(attempt)
-        if attempt.chosen:
-            break
-    return tried
+        if attempt.chosen and attempt.chosen.is_comfortable:
+            return tried, attempt.chosen
+    return tried, next((attempt.chosen for attempt in tried if attempt.chosen), None)
 
 
 def _attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Iterator[Tried]:
@@ -110,7 +117,10 @@ def _measure(rung: Rung, model: bytes, exam: Exam) -> Tried:
     report.update(hurting=hurting, zero_rows=trial.zero_rows(runner, exam.rows.table))
     if trial.wrong(hurting) > demands.max_wrong_rows or report["zero_rows"] == trial.DIES:
         return Tried({**report, "status": "hurt"}, None)
-    chosen = Chosen(rung.name, model, runner, outputs, comparison, exam.questions)
+    answered = [question for question, said in zip(exam.questions, hurting, strict=True) if "error" not in said]
+    closer = compare(exam.answers, outputs, demands.rtol * MARGIN, demands.atol * MARGIN)
+    comfortable = closer.wrong_rows <= demands.max_wrong_rows
+    chosen = Chosen(rung.name, model, runner, outputs, comparison, answered, comfortable)
     return Tried({**report, "status": "agrees"}, chosen)
 
 

@@ -2,22 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from app.domain.errors import Rejected
 from app.domain.promotion import Done, Outcome, State
-from app.domain.v2 import wrong_rows
 from app.ports import Endpoint, ServingClient
 from app.services.releases import spec_of
 from workers.context import Context
 from workers.steps import swap
 from workers.steps.drawing import of_prove
+from workers.steps.served import compared, cut
 
 LATENCY_CALLS = 200
-ROWS_A_CALL = 64
-# Stands for an error without a size (another label, an infinity): JSON has no word for infinity.
-NOT_COMPARABLE = 1e308
 
 
 def run(context: Context) -> Outcome:
@@ -29,7 +27,8 @@ def run(context: Context) -> Outcome:
     try:
         with context.plant.connect() as client:
             instance = _instance_kind(context, client, endpoint)
-            served = _served_parity(context, client, endpoint)
+            ask = partial(client.infer, endpoint, context.model)
+            served = compared(_rows(context), ask, context.policy.parity)
             samples = _latency_ms(context, client, endpoint)
     finally:
         # One that was overtaken must not end what its heir proves, or already serves: the token says so.
@@ -59,42 +58,10 @@ def _rows(context: Context) -> Mapping[str, Any]:
     return rows
 
 
-def _served_parity(context: Context, client: ServingClient, endpoint: Endpoint) -> dict[str, Any]:
-    rows, parity = _rows(context), context.policy.parity
-    wrong, largest, count = 0, 0.0, 0
-    for inputs, outputs in _slices(rows):
-        answer = client.infer(endpoint, context.model, {"inputs": inputs})
-        differing, error = wrong_rows(outputs, answer["outputs"], parity.rtol, parity.atol)
-        wrong, largest, count = wrong + differing, max(largest, error), count + outputs[0]["shape"][0]
-    if count == 0:
-        raise Rejected("There was no row to compare the served answers on.", "Log the model with an input example.")
-    if wrong > parity.max_wrong_rows:
-        raise Rejected(
-            f"The served model differs from the native one on {wrong} of {count} rows (largest error {largest:.3g}).",
-            "See the evidence of PROVE; the server may run another version of ONNX Runtime.",
-        )
-    return {"rows": count, "wrong_rows": wrong, "largest_error": min(largest, NOT_COMPARABLE)}
-
-
-def _slices(rows: Mapping[str, Any]) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    total = int(rows["inputs"][0]["shape"][0])
-    for start in range(0, total, ROWS_A_CALL):
-        stop = min(start + ROWS_A_CALL, total)
-        yield [_cut(t, start, stop) for t in rows["inputs"]], [_cut(t, start, stop) for t in rows["outputs"]]
-
-
-def _cut(tensor: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """Rows `start` to `stop` of a V2 tensor whose flat `data` lies row by row."""
-    shape: Sequence[int] = tensor["shape"]
-    width = len(tensor["data"]) // shape[0]
-    data = tensor["data"][start * width : stop * width]
-    return {**tensor, "shape": [stop - start, *shape[1:]], "data": data}
-
-
 def _latency_ms(context: Context, client: ServingClient, endpoint: Endpoint) -> list[float]:
     """How long single-row calls over HTTP take after a warm-up, in milliseconds, in ascending order."""
     rows = _rows(context)
-    body = {"inputs": [_cut(tensor, 0, 1) for tensor in rows["inputs"]]}
+    body = {"inputs": [cut(tensor, 0, 1) for tensor in rows["inputs"]]}
     seconds = []
     for call in range(LATENCY_CALLS + 20):
         begin = time.perf_counter()

@@ -1,17 +1,17 @@
-"""CCA and PLSCanonical: y = (x - mean) W' + b.
+"""CCA, PLSCanonical and PLSRegression: y = (x - mean) W' + b.
 
 Source: `_PLS.predict` in sklearn/cross_decomposition/_pls.py; the coefficients hold the scaling of x already.
-skl2onnx converts PLSRegression, of the same base class, and not these two.
+skl2onnx converts PLSRegression alone, into a graph whose shapes contradict each other.
 """
 
 from skl2onnx.algebra.onnx_ops import OnnxAdd, OnnxSub
-from sklearn.cross_decomposition import CCA, PLSCanonical
+from sklearn.cross_decomposition import CCA, PLSCanonical, PLSRegression
 
 from . import parts
 
 
 def register() -> None:
-    for cls in (CCA, PLSCanonical):
+    for cls in (CCA, PLSCanonical, PLSRegression):
         parts.regressor(cls, _convert)
 
 
