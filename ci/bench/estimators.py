@@ -1,8 +1,6 @@
 """scikit-learn's own estimators through the real conversion: which convert, on which rung, and is any of them wrong."""
 
 import inspect
-import json
-import pickle
 import shutil
 import warnings
 from collections import Counter
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -20,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import all_estimators
 
+from ci.bench import logged
 from ci.bench.figures import Group
 from workers.sandbox import convert
 from workers.sandbox.mlmodel import read_card
@@ -131,14 +129,8 @@ def _reason(rungs: Sequence[dict[str, Any]]) -> str:
 
 def _log(trial: Trial, folder: Path) -> None:
     """The model as MLflow writes it, and the judged rows."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "model.pkl").write_bytes(pickle.dumps(trial.model))
-    spec = [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, trial.judged.shape[1]]}}]
-    document = {
-        "flavors": {"sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle"}},
-        "signature": {"inputs": json.dumps(spec)},
-    }
-    (folder / "model" / "MLmodel").write_text(yaml.safe_dump(document))
+    shape = [-1, trial.judged.shape[1]]
+    logged.log(folder / "model", trial.model, [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": shape}}])
     names = [f"x{at}" for at in range(trial.judged.shape[1])]
     lines = [",".join(names), *(",".join(map(str, row)) for row in trial.judged.tolist())]
     (folder / "rows").write_text("\n".join(lines) + "\n")

@@ -73,18 +73,24 @@ def climb(
 
     The rungs stand in the order of what they cost, so that is the fastest, and no clock has a say in the model's bytes.
     """
-    found = thresholds.of_model(native.estimator, signature)
-    questions = trial.ask(native.predict, hurt.make(signature, rows.table, found, SEED), rows.table)
-    exam = Exam(rows, answers, questions, demands)
+    exam = examine(native, signature, rows, answers, demands)
     tried: list[Tried] = []
-    for attempt in _attempts(native, signature, exam, name):
+    for attempt in attempts(native, signature, exam, name):
         tried.append(attempt)
         if attempt.chosen and attempt.chosen.is_comfortable:
             return tried, attempt.chosen
     return tried, next((attempt.chosen for attempt in tried if attempt.chosen), None)
 
 
-def _attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Iterator[Tried]:
+def examine(native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands) -> Exam:
+    """Make the rows that hurt and ask the native model about them."""
+    found = thresholds.of_model(native.estimator, signature)
+    questions = trial.ask(native.predict, hurt.make(signature, rows.table, found, SEED), rows.table)
+    return Exam(rows, answers, questions, demands)
+
+
+def attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Iterator[Tried]:
+    """All rungs, one after the other."""
     seen: dict[bytes, dict[str, Any]] = {}
     for rung in RUNGS:
         try:

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -45,10 +46,13 @@ def ask(predict: Ask, made: Sequence[Hurting], table: Table) -> list[Question]:
 
 
 def _ask(predict: Ask, hurting: Hurting) -> Question:
-    try:
-        return Question(hurting, predict(_rows(hurting.table)), None)
-    except Refused:
-        return _singly(predict, hurting)
+    with warnings.catch_warnings():
+        # What is meant to hurt overflows here and there, and estimators would say so at each row.
+        warnings.simplefilter("ignore")
+        try:
+            return Question(hurting, predict(_rows(hurting.table)), None)
+        except Refused:
+            return _singly(predict, hurting)
 
 
 def _singly(predict: Ask, hurting: Hurting) -> Question:
