@@ -1,5 +1,6 @@
 """Asking the native model and an ONNX model the rows that hurt, kind by kind, and comparing what they answer."""
 
+import faulthandler
 import logging
 import multiprocessing
 import warnings
@@ -151,6 +152,7 @@ def zero_rows(runner: Runner, table: Table) -> str:
 
 
 def _ask_nothing(runner: Runner, table: Table, send: Connection) -> None:
+    faulthandler.disable()  # An abort here is an answer, and nobody needs its stack.
     try:
         runner.run(hurt.batch(table, 0))
         said = ANSWERS
