@@ -121,8 +121,6 @@ def _reason(rungs: Sequence[dict[str, Any]]) -> str:
     differing = min((rung for rung in rungs if rung["status"] != "error"), key=lambda rung: rung["wrong_rows"])
     if differing["status"] == "differs":
         return f"{differing['wrong_rows']} of {differing['rows']} rows differ on the best rung"
-    if differing["zero_rows"] == "dies":
-        return "ends the server when asked about no row"
     kinds = [f"{k['kind']}: {k['wrong_rows']} of {k['rows']}" for k in differing["hurting"] if k["wrong_rows"]]
     return f"rows made to hurt differ ({', '.join(kinds)})"
 

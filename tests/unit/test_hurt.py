@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
-from onnx import TensorProto, helper
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
@@ -17,10 +15,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from tests.sandbox_bench import Bench, listings
-from workers.sandbox import hurt, trial
+from workers.sandbox import hurt
 from workers.sandbox.hurt import Hurting
-from workers.sandbox.runner import Runner
-from workers.sandbox.tensors import Array, Column, Matrix, Table
+from workers.sandbox.tensors import Column, Matrix, Table
 from workers.sandbox.thresholds import of_model
 
 COLUMNS = (Column("city", "string", required=False), Column("area", "double", required=False), Column("rooms", "long"))
@@ -123,21 +120,3 @@ def test_rows_that_the_native_model_refuses_are_counted_and_not_compared(tmp_pat
     unknown = hurting["unknown categories"]
     assert (unknown["rows"], unknown["onnx_answers"]) == (0, 0)
     assert unknown["native_refuses"] > 0
-
-
-def _runner(op: str, domain: str, **attributes: Any) -> Runner:
-    node = helper.make_node(op, ["a", "b"], ["y"], domain=domain, **attributes)
-    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "ab"]
-    graph = helper.make_graph([node], "g", tensors, [helper.make_tensor_value_info("y", 1, [None, 2])])
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    return Runner(model.SerializeToString())
-
-
-def test_a_graph_that_ends_its_process_without_rows_is_found_and_this_process_lives() -> None:
-    column: Array = np.ones((1, 1), dtype=np.float32)
-    table = {"a": column, "b": column}
-
-    vectorizer = _runner("FeatureVectorizer", "ai.onnx.ml", inputdimensions=[1, 1])
-    assert trial.zero_rows(vectorizer, table) == trial.DIES
-    assert trial.zero_rows(_runner("Concat", "", axis=1), table) == trial.ANSWERS

@@ -121,7 +121,7 @@ def _measure(rung: Rung, model: bytes, exam: Exam) -> Tried:
         return Tried(report, None)
     hurting = trial.judge(runner, exam.questions, demands.rtol, demands.atol)
     report.update(hurting=hurting, zero_rows=trial.zero_rows(runner, exam.rows.table))
-    if trial.wrong(hurting) > demands.max_wrong_rows or report["zero_rows"] == trial.DIES:
+    if trial.wrong(hurting) > demands.max_wrong_rows:
         return Tried({**report, "status": "hurt"}, None)
     answered = [question for question, said in zip(exam.questions, hurting, strict=True) if "error" not in said]
     closer = compare(exam.answers, outputs, demands.rtol * MARGIN, demands.atol * MARGIN)

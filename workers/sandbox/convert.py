@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import climb, onnx_check, served
+from . import climb, onnx_check, served, trial
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
@@ -65,7 +65,8 @@ def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -
     rows = _rows(card, runner.signature(), request, inputs)
     answers = runner.answers(rows.table)
     comparison = compare(answers, runner.answers(rows.table), request["rtol"], request["atol"])
-    rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison)}
+    zero_rows = trial.zero_rows(runner, rows.table)
+    rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison), "zero_rows": zero_rows}
     chosen = climb.Chosen("as-is", data, runner, answers, comparison)
     native = "ONNX Runtime: the model is ONNX already, so there is nothing else to compare it with"
     result = {"flavor": card.flavor, "native": native, "rungs": [rung], "warnings": [], "optional": [], **_about(rows)}
