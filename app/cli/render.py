@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 FLOW = ["REQUESTED", "SNAPSHOT", "SCAN", "CONVERT", "GATES", "BUILD", "PROVE", "APPROVAL", "ROLLOUT", "LIVE"]
+_NO_SIZE = 1e308  # what stands for an error without a size
 out = Console()
 notes = Console(stderr=True)
 
@@ -46,6 +47,7 @@ def promotion(found: Mapping[str, Any]) -> None:
             out.print(f"{label:<9} {found[key]}", highlight=False, markup=False, soft_wrap=True)
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
     _evidence(found["evidence"])
+    parity(found["parity"])
     for approval in found["approvals"]:
         line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
         out.print(line, highlight=False, markup=False)
@@ -84,6 +86,38 @@ def _environment(found: Mapping[str, Any] | None) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
     for label, line in (("packages", f"{whose}: {packages}"), ("because", found["note"])):
         out.print(f"{label:<9} {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def parity(kinds: Sequence[Mapping[str, Any]]) -> None:
+    """How many rows differ from the native answers, and how far: in ONNX Runtime, and as served."""
+    if kinds:
+        columns = ("native against", "counts", "rows", "ONNX Runtime", "served", "native refuses")
+        table(
+            columns,
+            [
+                [
+                    kind["kind"],
+                    "yes" if kind["decides"] else "no",
+                    kind["onnx"].get("rows"),
+                    _differing(kind["onnx"]),
+                    _differing(kind["served"]),
+                    kind.get("native_refuses") or None,
+                ]
+                for kind in kinds
+            ],
+        )
+
+
+def _differing(side: Mapping[str, Any] | None) -> str:
+    if side is None:
+        return "-"
+    if not side.get("rows"):
+        return f"{side.get('left_out', 0)} left out" if side.get("left_out") else "-"
+    error = side["largest_error"]
+    words = [f"max {error:.2g}"] if error < _NO_SIZE else []
+    if side.get("changed_decisions"):
+        words.append(f"{side['changed_decisions']} other classes")
+    return f"{side['wrong_rows']} ({', '.join(words) or 'not a number'})"
 
 
 def plan(found: Mapping[str, Any]) -> None:

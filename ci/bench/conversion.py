@@ -112,7 +112,7 @@ def _row(
     inside, outside = found[SANDBOX], found[PLAIN]
     own = statistics.median(a - b for a, b in zip(inside, outside, strict=True))
     share = own / statistics.median(inside)
-    rungs = f" (rung {len(made['rungs'])}, `{made['chosen']}`)" if program == "convert" else ""
+    rungs = f" (of {len(made['rungs'])} rungs tried `{made['chosen']}`)" if program == "convert" else ""
     compared = ratio(inside, outside)
     cells = [spread(inside), spread(outside), number(compared), f"{own:.2f}", f"{share:.0%}"]
     return [f"{program} {kind}{rungs}", *cells], {**found, "ratio": compared, "own_seconds": own}

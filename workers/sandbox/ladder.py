@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+from . import converters
 from .native import Native
-from .surgery import GATHERED, restore_inputs
+from .surgery import GATHERED, concatenate, flatten_label, restore_inputs
 from .tensors import Column, Matrix, Signature
 
 
@@ -40,6 +41,10 @@ RUNGS: Sequence[Rung] = (
 """In the order of trying: first what changes least against skl2onnx's default."""
 
 
+_TALL_LABELS = frozenset({"OneVsOneClassifier", "QuadraticDiscriminantAnalysis"})
+"""skl2onnx gives their labels as a matrix."""
+
+
 def convert(native: Native, signature: Signature, rung: Rung, name: str) -> bytes:
     """The model as ONNX; the same arguments give the same bytes.
 
@@ -54,6 +59,9 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
     model = _skl2onnx(estimator, name, signature, rung, options)
     if native.is_classifier and not native.has_probabilities:
         del model.graph.output[1:]
+    concatenate(model.graph)
+    if type(_last(estimator)).__name__ in _TALL_LABELS:
+        flatten_label(model.graph)
     columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
     restore_inputs(model.graph, columns, rung.arithmetic)
     data: bytes = model.SerializeToString(deterministic=True)
@@ -65,6 +73,7 @@ def _skl2onnx(estimator: Any, name: str, signature: Signature, rung: Rung, optio
     from skl2onnx import convert_sklearn
     from skl2onnx.common.utils import InvalidInputLengthException
 
+    converters.register()
     logging.getLogger("skl2onnx").setLevel(logging.ERROR)
     with _whole_numbers_only():
         try:

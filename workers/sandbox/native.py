@@ -38,7 +38,8 @@ class Native:
         self.has_probabilities = self.is_classifier and hasattr(self.estimator, "predict_proba")
 
     def predict(self, rows: Rows) -> list[Array]:
-        """Regression: [values [n, k]]. Classification: [labels [n]] and, where it has them, probabilities [n, k].
+        """Regression: [values [n, k]]. Classification: [labels [n]] and, where it has them, probabilities [n, k];
+        with m targets labels are [n, m] and the probabilities of all of them stand side by side.
 
         Raises:
             Refused: the estimator fails on the rows.
@@ -48,12 +49,12 @@ class Native:
             first = np.asarray(self.estimator.predict(given))
             if not self.is_classifier:
                 return [first.astype(np.float64).reshape(rows.count, -1)]
-            probabilities = [self.estimator.predict_proba(given)] if self.has_probabilities else []
+            probabilities = [_side_by_side(self.estimator.predict_proba(given))] if self.has_probabilities else []
         except MemoryError:
             raise
         except Exception as error:
             raise Refused("cannot-predict", f"The model fails on the rows: {_said(error)}", _TRY_IT) from error
-        return [_labels(first), *(np.asarray(values, dtype=np.float64) for values in probabilities)]
+        return [_labels(first), *probabilities]
 
     def _given(self, rows: Rows) -> Any:
         if isinstance(self._signature, Matrix):
@@ -109,10 +110,16 @@ def _load_skops(file: Path) -> Any:
     return skops.io.load(file, trusted=untrusted)
 
 
+def _side_by_side(probabilities: Any) -> Array:
+    """scikit-learn gives a list with one matrix a target where there are several."""
+    matrices = probabilities if isinstance(probabilities, list) else [probabilities]
+    return np.hstack([np.asarray(matrix, dtype=np.float64) for matrix in matrices])
+
+
 def _labels(values: Array) -> Array:
     """Class labels as ONNX gives them: text, or whole numbers."""
     if values.dtype.kind in "OUS":
-        return np.array([str(value) for value in values.tolist()], dtype=object)
+        return np.array([str(value) for value in values.ravel().tolist()], dtype=object).reshape(values.shape)
     return values.astype(np.int64)
 
 

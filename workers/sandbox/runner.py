@@ -1,5 +1,6 @@
 """Running ONNX models in ONNX Runtime, and what they say of their own inputs and outputs."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +48,11 @@ class Runner:
         outputs = [np.asarray(values) for values in self.call(self.feed(table))]
         if any(values.ndim == 0 or len(values) != rows for values in outputs):
             raise ValueError(f"the outputs for {rows} rows have the shapes {[values.shape for values in outputs]}")
-        return [values.reshape(rows, -1) if values.dtype.kind == "f" else values for values in outputs]
+        # Without any row NumPy cannot tell the width from the size.
+        return [
+            values.reshape(rows, math.prod(values.shape[1:])) if values.dtype.kind == "f" else values
+            for values in outputs
+        ]
 
     def answers(self, table: Table) -> list[Array]:
         """`run`, where a failure is the model's fault.
