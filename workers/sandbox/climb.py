@@ -6,14 +6,13 @@ from typing import Any
 
 import onnx
 
-from .ladder import RUNGS, Rung, convert
-from .native import Native
+from .flavors import Model, Rung
 from .onnx_check import check
 from .parity import Comparison, compare
 from .refusal import Refused
 from .rows import Rows
 from .runner import Runner
-from .tensors import Array, Signature
+from .tensors import Array
 
 
 @dataclass(frozen=True)
@@ -46,25 +45,21 @@ class Tried:
     chosen: Chosen | None
 
 
-def climb(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> list[Tried]:
+def climb(native: Model, rows: Rows, answers: Sequence[Array], demands: Demands, name: str) -> list[Tried]:
     """Try the rungs in order up to the first one that agrees; `answers` are the native ones to `rows`."""
     tried: list[Tried] = []
-    for attempt in _attempts(native, signature, rows, answers, demands, name):
+    for attempt in _attempts(native, rows, answers, demands, name):
         tried.append(attempt)
         if attempt.chosen:
             break
     return tried
 
 
-def _attempts(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> Iterator[Tried]:
+def _attempts(native: Model, rows: Rows, answers: Sequence[Array], demands: Demands, name: str) -> Iterator[Tried]:
     seen: dict[bytes, dict[str, Any]] = {}
-    for rung in RUNGS:
+    for rung in native.rungs:
         try:
-            model = convert(native, signature, rung, name)
+            model = native.convert(rung, name)
             if model in seen:
                 # Without a StandardScaler, for one, its options change nothing.
                 yield Tried({**seen[model], **_titles(rung)}, None)
@@ -72,7 +67,7 @@ def _attempts(
             attempt = _measure(rung, model, rows, answers, demands)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
+        except Exception as error:  # noqa: BLE001 - converters and ONNX Runtime have no common error
             said = error.reason if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             yield Tried({**_titles(rung), "status": "error", "error": _one_line(said), **_unmeasured()}, None)
             continue
@@ -104,8 +99,7 @@ def _unmeasured() -> dict[str, Any]:
 
 
 def _titles(rung: Rung) -> dict[str, Any]:
-    options = {"arithmetic": rung.arithmetic, "division": rung.division or "default", "cast": rung.cast}
-    return {"name": rung.name, "options": options}
+    return {"name": rung.name, "options": dict(rung.options)}
 
 
 def _one_line(text: str) -> str:

@@ -29,6 +29,11 @@ class Rung:
     division: Literal["div", "div_cast"] | None = None
     cast: bool = False
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What reports say of it."""
+        return {"arithmetic": self.arithmetic, "division": self.division or "default", "cast": self.cast}
+
 
 RUNGS: Sequence[Rung] = (
     Rung("default"),
@@ -54,7 +59,7 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
     model = _skl2onnx(estimator, name, signature, rung, options)
     if native.is_classifier and not native.has_probabilities:
         del model.graph.output[1:]
-    columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
+    columns = [signature.as_column()] if isinstance(signature, Matrix) else signature
     restore_inputs(model.graph, columns, rung.arithmetic)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
