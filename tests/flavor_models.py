@@ -167,7 +167,7 @@ def keras() -> Iterator[tuple[str, Trained]]:
     yield "dense", told(dense, MATRIX)
     entrance = keras.Input((4,))
     joined = layers.Concatenate()([entrance, layers.Dense(3, activation="tanh")(entrance)])
-    yield "functional columns", told(keras.Model(entrance, layers.Dense(3, activation="softmax")(joined)), X)
+    yield "functional", told(keras.Model(entrance, layers.Dense(3, activation="softmax")(joined)), MATRIX)
     seeing = [layers.Input((6, 6, 1)), layers.Conv2D(3, 3, activation="relu"), layers.Flatten(), layers.Dense(2)]
     yield "images", told(keras.Sequential(seeing), images)
 

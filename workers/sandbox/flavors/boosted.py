@@ -54,8 +54,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     for output, wanted in zip(outputs, operator.outputs, strict=True):
         names[output.name] = scope.get_unique_variable_name(f"inner_{output.name}")
         kind = TensorProto.DOUBLE if "Double" in type(wanted.type).__name__ else output.type.tensor_type.elem_type
-        graph.add("Cast", [output.name], wanted.full_name, to=kind)
-        names[wanted.full_name] = wanted.full_name
+        names[graph.add("Cast", [output.name], f"outer_{output.name}", to=kind)] = wanted.full_name
     _put(scope, container, graph, names)
 
 
