@@ -124,7 +124,7 @@ def pytorch() -> Iterator[tuple[str, Trained]]:
     import torch
     from torch import nn
 
-    class Residual(nn.Module):
+    class Residual(nn.Module):  # type: ignore[misc]  # nobody checks types with PyTorch installed
         """Of a class of its own: only its export can be taken."""
 
         def __init__(self) -> None:
