@@ -1,14 +1,14 @@
 """Trains small models of each flavor and saves them as MLflow does: run with the packages of .flavors on the path.
 
-`python flavor_models.py FOLDER` writes FOLDER/NAME/ with `model`, `rows` (CSV) and `expected.json`: what the trained
-model itself says of those rows, before it was saved. The names begin with the flavor.
+`python flavor_models.py FOLDER FLAVOR...` writes FOLDER/NAME/ with `model`, `rows` (CSV) and `expected.json`: what the
+trained model itself says of those rows, before it was saved. The names begin with the flavor.
 """
 
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,13 +227,16 @@ def _write(folder: Path, trained: Trained) -> None:
     (folder / "expected.json").write_text(json.dumps(expected))
 
 
-def main(folder: Path) -> None:
-    """Train and save everything."""
+FLAVORS = {train.__name__: train for train in (xgboost, lightgbm, catboost, pytorch, keras, sklearn)}
+
+
+def main(folder: Path, flavors: Sequence[str]) -> None:
+    """Train and save all models of some flavors."""
     warnings.simplefilter("ignore")
-    for train in (xgboost, lightgbm, catboost, pytorch, keras, sklearn):
-        for name, trained in train():
-            _write(folder / f"{train.__name__}, {name}", trained)
+    for flavor in flavors:
+        for name, trained in FLAVORS[flavor]():
+            _write(folder / f"{flavor}, {name}", trained)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
