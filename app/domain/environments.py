@@ -53,18 +53,23 @@ FLAVORS: Mapping[str, Flavor] = {
     "lightgbm": Flavor("lightgbm", "lgb_version"),
     "catboost": Flavor("catboost", "catboost_version"),
     "pytorch": Flavor("torch", "pytorch_version", ("onnxscript",)),
-    "keras": Flavor("keras", "keras_version", ("tf2onnx",)),
-    "tensorflow": Flavor("keras", "keras_version", ("tf2onnx",)),
+    # On torch Keras exports by tracing; on TensorFlow by the package below.
+    "keras": Flavor("keras", "keras_version"),
+    "tensorflow": Flavor("keras", "keras_version"),
 }
 """The flavors whose models are loaded by packages, in the order in which one of several is taken. A model that is ONNX
 already is not among them: ONNX Runtime is all that it needs."""
 
 
+_BACKENDS: Mapping[str, tuple[str, ...]] = {"tensorflow": ("tf2onnx",), "tensorflow-cpu": ("tf2onnx",)}
+
+
 def additions(flavor: str, names: Collection[str]) -> tuple[str, ...]:
     """What Headgate's programs need beside the logged packages `names`, as sorted requirements: what they stand on, and
     what converts the flavor. Names count, too: Keras may run on torch."""
-    by_package = {found.package: found.converters for found in FLAVORS.values() if found.package in names}
-    return tuple(sorted({*_PROGRAMS, *FLAVORS[flavor].converters, *(c for some in by_package.values() for c in some)}))
+    by_package = {**{found.package: found.converters for found in FLAVORS.values()}, **_BACKENDS}
+    by_name = [converter for name in names for converter in by_package.get(name, ())]
+    return tuple(sorted({*_PROGRAMS, *FLAVORS[flavor].converters, *by_name}))
 
 
 def is_alike(name: str, logged: str, ours: str) -> bool:

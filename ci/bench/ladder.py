@@ -11,9 +11,8 @@ from ci.bench import logged
 from ci.bench.figures import Group, number
 from examples.airbnb import data
 from examples.airbnb.models import Kind, build
-from workers.sandbox import climb, measure, trial
+from workers.sandbox import climb, flavors, measure, trial
 from workers.sandbox.mlmodel import read_card
-from workers.sandbox.native import Native
 from workers.sandbox.rows import Rows
 
 KINDS: tuple[Kind, ...] = ("linear", "gbr", "forest", "hist")
@@ -49,11 +48,11 @@ def _model(folder: Path, table: pd.DataFrame, kind: Kind, dtype: str) -> Iterato
     logged.log(place, build(kind).fit(train[data.FEATURES], train[data.LABEL]), specs)
     card = read_card(place)
     assert card.signature is not None
-    native = Native(card, card.signature)
+    native = flavors.load(card, card.signature)
     rows = Rows({name: _values(typed[name]) for name in data.FEATURES}, None, "data")
     exam = climb.examine(native, card.signature, rows, native.predict(rows), climb.Demands(RTOL, ATOL, _ANY))
     is_kept = False
-    for attempt in climb.attempts(native, card.signature, exam, "model"):
+    for attempt in climb.attempts(native, exam, "model"):
         right = not attempt.report["wrong_rows"] and not trial.wrong(attempt.report["hurting"]) and attempt.chosen
         mark = " (kept)" if right and not is_kept else ""
         is_kept = is_kept or bool(right)

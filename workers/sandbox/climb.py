@@ -6,9 +6,8 @@ from typing import Any
 
 import onnx
 
-from . import hurt, thresholds, trial
-from .ladder import RUNGS, Rung, convert
-from .native import Native
+from . import hurt, trial
+from .flavors import Model, Rung
 from .onnx_check import check
 from .parity import Comparison, compare
 from .refusal import Refused
@@ -66,7 +65,7 @@ class Tried:
 
 
 def climb(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
+    native: Model, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
 ) -> tuple[list[Tried], Chosen | None]:
     """Try the rungs in order up to the first one that agrees comfortably, on the real rows, to which `answers` are the
     native ones, and on rows made to hurt. Without any such the first that agrees at all is chosen.
@@ -75,26 +74,25 @@ def climb(
     """
     exam = examine(native, signature, rows, answers, demands)
     tried: list[Tried] = []
-    for attempt in attempts(native, signature, exam, name):
+    for attempt in attempts(native, exam, name):
         tried.append(attempt)
         if attempt.chosen and attempt.chosen.is_comfortable:
             return tried, attempt.chosen
     return tried, next((attempt.chosen for attempt in tried if attempt.chosen), None)
 
 
-def examine(native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands) -> Exam:
+def examine(native: Model, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands) -> Exam:
     """Make the rows that hurt and ask the native model about them."""
-    found = thresholds.of_model(native.estimator, signature)
-    questions = trial.ask(native.predict, hurt.make(signature, rows.table, found, SEED), rows.table)
+    questions = trial.ask(native.predict, hurt.make(signature, rows.table, native.thresholds(), SEED), rows.table)
     return Exam(rows, answers, questions, demands)
 
 
-def attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Iterator[Tried]:
+def attempts(native: Model, exam: Exam, name: str) -> Iterator[Tried]:
     """All rungs, one after the other."""
     seen: dict[bytes, dict[str, Any]] = {}
-    for rung in RUNGS:
+    for rung in native.rungs:
         try:
-            model = convert(native, signature, rung, name)
+            model = native.convert(rung, name)
             if model in seen:
                 # Without a StandardScaler, for one, its options change nothing.
                 yield Tried({**seen[model], **_titles(rung)}, None)
@@ -102,7 +100,7 @@ def attempts(native: Native, signature: Signature, exam: Exam, name: str) -> Ite
             attempt = _measure(rung, model, exam)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
+        except Exception as error:  # noqa: BLE001 - converters and ONNX Runtime have no common error
             said = error.reason if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             yield Tried({**_titles(rung), "status": "error", "error": _one_line(said), **_unmeasured()}, None)
             continue
@@ -145,8 +143,7 @@ def _unmeasured() -> dict[str, Any]:
 
 
 def _titles(rung: Rung) -> dict[str, Any]:
-    options = {"arithmetic": rung.arithmetic, "division": rung.division or "default", "cast": rung.cast}
-    return {"name": rung.name, "options": options}
+    return {"name": rung.name, "options": dict(rung.options)}
 
 
 def _one_line(text: str) -> str:

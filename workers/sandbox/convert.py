@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import climb, onnx_check, served, trial
+from . import climb, flavors, onnx_check, served, trial
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
@@ -39,15 +39,13 @@ def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> 
     if card.signature is None:
         raise no_signature()
     rows = _rows(card, card.signature, request, inputs)
-    from .native import Native  # What follows imports scikit-learn, which takes seconds: refuse before that.
-
-    native = Native(card, card.signature)
+    native = flavors.load(card, card.signature)
     answers = native.predict(rows)
     demands = climb.Demands(request["rtol"], request["atol"], request["max_wrong_rows"], request.get("support"))
     tried, chosen = climb.climb(native, card.signature, rows, answers, demands, request.get("model_name", "model"))
     result = {
         "flavor": card.flavor,
-        "native": f"scikit-learn, {card.serialization}",
+        "native": native.title,
         "rungs": [attempt.report for attempt in tried],
         "warnings": native.warnings,
         "optional": _optional(card.signature),

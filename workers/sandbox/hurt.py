@@ -49,7 +49,7 @@ def make(signature: Signature, table: Table, thresholds: Sequence[tuple[Place, f
         ("missing where required", False, bench.missing(required=True)),
     ]
     made = [(kind, decides, list(tables)) for kind, decides, tables in kinds]
-    return [Hurting(kind, decides, _stacked(tables)) for kind, decides, tables in made if tables]
+    return [Hurting(kind, decides, _shaped(_stacked(tables), signature)) for kind, decides, tables in made if tables]
 
 
 def batch(table: Table, size: int) -> Table:
@@ -64,8 +64,10 @@ class _Bench:
     def __init__(self, signature: Signature, table: Table, seed: int) -> None:
         rows = len(next(iter(table.values())))
         picked = np.sort(np.random.default_rng(seed).choice(rows, min(BASE, rows), replace=False))
-        self._base: Table = {name: values[picked] for name, values in table.items()}
-        self._all, self._matrix = table, signature if isinstance(signature, Matrix) else None
+        # A tensor of more dimensions is a row of numbers here, whatever their order means.
+        flat = {name: values.reshape(rows, -1) if values.ndim > 2 else values for name, values in table.items()}
+        self._base: Table = {name: values[picked] for name, values in flat.items()}
+        self._all, self._matrix = flat, signature if isinstance(signature, Matrix) else None
         if isinstance(signature, Matrix):
             self._columns: Mapping[Place, Column] = {
                 at: Column(str(at), signature.type, required=True) for at in range(signature.width)
@@ -75,7 +77,7 @@ class _Bench:
 
     def nudged(self) -> Iterator[Table]:
         """Every number one step up, and one down, as 64 bits and as 32 bits have steps."""
-        floating = [at for at, column in self._columns.items() if column.kind.dtype.kind == "f"]
+        floating = [at for at, column in self._columns.items() if column.own_kind.dtype.kind == "f"]
         doubles = [at for at in floating if self._columns[at].kind.dtype == np.float64]
         widths: list[type] = [*([np.float32] if floating else []), *([np.float64] if doubles else [])]
         for width, direction in ((width, side) for width in widths for side in (np.inf, -np.inf)):
@@ -89,9 +91,9 @@ class _Bench:
         for number, (at, threshold) in enumerate(thresholds):
             column = self._columns[at]
             some = self._rows(number, 4)
-            if column.kind.dtype.kind == "f":
+            if column.own_kind.dtype.kind == "f":
                 yield from (self._put(some, at, value) for value in _neighbours(threshold, column.kind.dtype))
-            elif column.kind.dtype.kind == "i":
+            elif column.own_kind.dtype.kind == "i":
                 yield from (self._put(some, at, value) for value in (np.floor(threshold), np.ceil(threshold)))
 
     def missing(self, required: bool) -> Iterator[Table]:
@@ -122,7 +124,7 @@ class _Bench:
     def numbers(self, values: Callable[[Array, Column], Sequence[float]], rows: int) -> Iterator[Table]:
         """Each of the values that a column gives cause for, one column at a time."""
         for at, column in self._columns.items():
-            if column.kind.dtype.kind in "fi":
+            if column.own_kind.dtype.kind in "fi":
                 found = values(self._of(self._all, at), column)
                 yield from (self._put(self._rows(number, rows), at, value) for number, value in enumerate(found))
 
@@ -169,21 +171,27 @@ def _edges(values: Array, column: Column) -> list[float]:
         return [0.0]
     low, high, spread = finite.min(), finite.max(), finite.std()
     found = [low, high, low - spread, high + spread, low - FAR * spread, high + FAR * spread, 0.0, -0.0]
-    if column.kind.dtype.kind == "f":
+    if column.own_kind.dtype.kind == "f":
         return [float(value) for value in found]
-    limits = np.iinfo(column.kind.dtype)
+    limits = np.iinfo(column.own_kind.dtype)
     return [float(np.clip(np.rint(value), limits.min // 2, limits.max // 2)) for value in found[:-1]]
 
 
 def _extremes(_values: Array, column: Column) -> Sequence[float]:
     """What the type can hold and nobody has seen: tiny, huge, and whole numbers that 32 and 64 bit floats cannot."""
     whole = [2**24 + 1, -(2**24) - 1]
-    if column.kind.dtype == np.int32:
+    if column.own_kind.dtype == np.int32:
         return [*whole, 2**31 - 1, -(2**31)]
-    if column.kind.dtype == np.int64:
+    if column.own_kind.dtype == np.int64:
         return [*whole, 2**53 + 1, 2**63 - 1, -(2**63)]
     single = [1e-45, 1e-38, -1e-38, 1e6, 2.0**24 + 2, 1e15, -1e15, 3e38, -3e38]
     return [*single, 2.0**24 + 1, 2.0**53 + 2, 1e300, -1e300] if column.kind.dtype == np.float64 else single
+
+
+def _shaped(table: Table, signature: Signature) -> Table:
+    if not isinstance(signature, Matrix):
+        return table
+    return {name: values.reshape(-1, *signature.shape) for name, values in table.items()}
 
 
 def _stacked(tables: Sequence[Table]) -> Table:

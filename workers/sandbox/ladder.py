@@ -30,6 +30,11 @@ class Rung:
     division: Literal["div", "div_cast"] | None = None
     cast: bool = False
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What reports say of it."""
+        return {"arithmetic": self.arithmetic, "division": self.division or "default", "cast": self.cast}
+
 
 RUNGS: Sequence[Rung] = (
     Rung("default"),
@@ -62,7 +67,7 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
     concatenate(model.graph)
     if type(_last(estimator)).__name__ in _TALL_LABELS:
         flatten_label(model.graph)
-    columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
+    columns = [signature.as_column()] if isinstance(signature, Matrix) else signature
     restore_inputs(model.graph, columns, rung.arithmetic)
     data: bytes = model.SerializeToString(deterministic=True)
     return data

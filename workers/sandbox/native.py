@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .frames import given
 from .mlmodel import Card
 from .refusal import Refused
 from .rows import Rows
-from .tensors import Array, Matrix, Signature
+from .tensors import Array, Signature
 
-_TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.")
+_TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.", "xgboost.", "lightgbm.")
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -57,11 +58,7 @@ class Native:
         return [_labels(first), *probabilities]
 
     def _given(self, rows: Rows) -> Any:
-        if isinstance(self._signature, Matrix):
-            return rows.table[self._signature.name]
-        import pandas as pd  # The estimator has imported it already.
-
-        return pd.DataFrame(dict(rows.table))
+        return given(rows, self._signature)
 
 
 _TRY_IT = "Load the logged model where it was trained and predict with rows of its signature."
@@ -76,7 +73,7 @@ def _is_a(role: str, estimator: Any) -> bool:
 
 def _load(card: Card) -> Any:
     try:
-        return _load_skops(card.file) if card.serialization == "skops" else _load_pickle(card)
+        return unpickled(card)
     except (MemoryError, Refused):
         raise
     except ModuleNotFoundError as error:
@@ -86,6 +83,15 @@ def _load(card: Card) -> Any:
         reason = f"The model cannot be loaded: {_said(error)}"
         remedy = f"It was trained with scikit-learn {card.trained_with or 'of an unknown version'}; log it again."
         raise Refused("cannot-load", reason, remedy) from error
+
+
+def unpickled(card: Card) -> Any:
+    """What a file of skops, pickle or cloudpickle holds.
+
+    Raises:
+        Refused: it is of neither format, or of types that are nobody's here; and whatever unpickling raises.
+    """
+    return _load_skops(card.file) if card.serialization == "skops" else _load_pickle(card)
 
 
 def _load_pickle(card: Card) -> Any:
@@ -105,7 +111,7 @@ def _load_skops(file: Path) -> Any:
     untrusted = skops.io.get_untrusted_types(file=file)
     strange = [name for name in untrusted if not name.startswith(_TRUSTED)]
     if strange:
-        reason = f"The model is made of types that are not scikit-learn's: {', '.join(map(ascii, strange[:5]))}."
+        reason = f"The model is made of types that no supported library has: {', '.join(map(ascii, strange[:5]))}."
         raise Refused("untrusted-types", reason, "Use estimators of scikit-learn without code of your own.")
     return skops.io.load(file, trusted=untrusted)
 

@@ -56,7 +56,9 @@ def _tensors(described: dict[str, Any], table: Table, answers: Sequence[Array], 
 
 def _v2(tensor: dict[str, Any], values: Array) -> dict[str, Any]:
     """Values in the rank that the model gives or takes them in."""
-    if len(tensor["shape"]) == 1:
+    if len(tensor["shape"]) > 2:
+        values = values.reshape(len(values), *tensor["shape"][1:])
+    elif len(tensor["shape"]) == 1:
         values = values.reshape(len(values))
     elif values.ndim == 1:
         values = values[:, np.newaxis]

@@ -36,12 +36,12 @@ def _cast(graph: onnx.GraphProto, column: Column, arithmetic: str, nodes: list[o
     value = next(value for value in graph.input if value.name == column.name)
     value.type.tensor_type.elem_type = wanted
     inner = f"headgate_cast_{column.name}"
-    _rename_uses(graph, column.name, inner)
+    rename_uses(graph, column.name, inner)
     nodes.append(onnx.helper.make_node("Cast", [column.name], [inner], name=inner, to=computed))
     return inner
 
 
-def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
+def rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Let all nodes read `new` instead of `old`, those of graphs within nodes included: they see outer names."""
     for node in graph.node:
         for at, used in enumerate(node.input):
@@ -49,7 +49,7 @@ def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
                 node.input[at] = new
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _rename_uses(inner, old, new)
+                rename_uses(inner, old, new)
 
 
 def flatten_label(graph: onnx.GraphProto) -> None:
