@@ -22,8 +22,13 @@ up_to_date && exit
 echo "Installing the packages of other flavors into .flavors ..."
 rm -rf .flavors.new
 install -r requirements-flavors.lock
-# PyTorch's build for the CPU alone is not in every index; the other one brings gigabytes of libraries for GPUs.
-install -r requirements-torch.lock || install -r requirements-torch-cuda.lock
+# PyTorch's build for the CPU alone is not in every index; the other one brings gigabytes of libraries for GPUs, so that
+# it is taken only where the index says that it has no other.
+said=$(install -r requirements-torch.lock 2>&1) || {
+    echo "$said" >&2
+    grep -q "No matching distribution" <<<"$said"
+    install -r requirements-torch-cuda.lock
+}
 rm -rf .flavors
 mv .flavors.new .flavors
 echo "$stamp" >.flavors/headgate-stamp
