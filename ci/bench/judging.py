@@ -12,13 +12,14 @@ from app.adapters.bwrap import BwrapSandbox
 from app.adapters.proven import ProvenSandbox
 from app.db.migrate import upgrade
 from app.db.session import Database
+from app.domain.errors import Rejected
 from app.domain.promotion import State
 from app.policy_files import parse
-from app.ports import Sandbox, SandboxJob
+from app.ports import Endpoint, Sandbox, SandboxJob
 from ci.bench.figures import Group, number, spread
 from ci.bench.models import PROGRAMS, ROOT, Models
 from examples.airbnb.models import Kind
-from tests.fakes import FakeSandbox
+from tests.fakes import FakeClient, FakeSandbox
 from tests.plant import MODEL, World
 
 KINDS: tuple[Kind, ...] = ("linear", "gbr", "forest")
@@ -41,6 +42,14 @@ class Timed(FakeSandbox):
 
     def layer(self) -> str:
         return self.sandbox.layer()
+
+
+@dataclass
+class Nobody(FakeClient):
+    """Ends the promotion where it would be served: what is measured is over by then."""
+
+    def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise Rejected("A benchmark serves nothing.")
 
 
 def run(folder: Path, models: Models, rounds: int) -> Group:
@@ -71,7 +80,7 @@ def _verdict(folder: Path, models: Models, kind: Kind) -> tuple[dict[str, float]
     try:
         sandbox = Timed()
         sandbox.sandbox.self_test()
-        world = World(database, folder, sandbox=sandbox)
+        world = World(database, folder, sandbox=sandbox, client=Nobody())
         world.registry.register(MODEL, "9", models.saved(kind))
         world.policies.known[MODEL] = _policy(models.holdout)
         shown = world.run(world.ask("9", "staging"))
