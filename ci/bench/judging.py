@@ -48,13 +48,13 @@ class Timed(FakeSandbox):
 class Nobody(FakeClient):
     """Ends the promotion where it would be served: what is measured is over by then."""
 
-    def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def infer(self, endpoint: Endpoint, model: str, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002 -- nobody is asked
         raise Rejected("A benchmark serves nothing.")
 
 
 def run(folder: Path, models: Models, rounds: int) -> Group:
     """The example's staging promotion of each model, from the request to the verdict of its gates."""
-    rows, figures = [], {}
+    rows, figures = [], dict[str, Any]()
     for kind in KINDS:
         found = [_verdict(folder / f"{kind}-{number}", models, kind) for number in range(rounds)]
         whole, boxed = [sum(steps.values()) for steps, _ in found], [sum(box.values()) for _, box in found]
