@@ -7,7 +7,7 @@ PY := .venv/bin/python
 TESTS := tests/unit tests/integration tests/e2e tests/faults
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup demo up test unit check format bench faults faults-full triton-image lock
+.PHONY: help setup demo up test unit check format bench faults faults-full triton-image sandbox-image lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ faults-full: ## thousands of kills, about an hour and a half; the table goes to 
 
 triton-image: setup ## the base image of releases on the CPU, for target docker
 	@$(PY) -m app.triton_image
+
+sandbox-image: setup ## the image of the container sandbox, for HEADGATE_SANDBOX=docker
+	@$(PY) -m app.sandbox_image
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --group dev \

@@ -72,7 +72,8 @@ def _checks(settings: Settings) -> list[Check]:
         Check("MLflow", lambda: _mlflow(settings)),
         Check("webhooks", lambda: _webhooks(settings), needed=False),
         Check("policies", lambda: _policies(settings.policy_dir)),
-        Check("sandbox", lambda: wiring.sandbox().self_test()),
+        Check(f"sandbox ({settings.sandbox})", lambda: wiring.sandbox(settings).self_test()),
+        Check("environments", lambda: _environments(settings), needed=settings.environments == "on"),
         Check("router", lambda: _program("haproxy", "apt-get install haproxy")),
         Check("Triton (process)", lambda: _triton(settings), needed=not docker),
         Check("Docker", lambda: wiring.docker_ping(settings), needed=docker),
@@ -148,6 +149,11 @@ def _policies(folder: Path) -> str:
     for file in files:
         parse(file.read_text(), file.name)
     return f"{len(files)} files in {folder}, all well-formed"
+
+
+def _environments(settings: Settings) -> str:
+    version = wiring.uv(settings).version()
+    return f"{version}, {len(settings.environment_packages)} packages may be asked for ({settings.environments})"
 
 
 def _program(name: str, remedy: str) -> str:

@@ -131,7 +131,7 @@ def write_docker_context(
     found = _NGC.search(base)
     if instance == "gpu" and found and (int(found[1]), int(found[2])) < _OLDEST:
         raise Fault(f"{base} has known vulnerabilities.", "Name one of 25.07 or later.")
-    _write_dockerfile(folder, templates, f"triton-{instance}/Dockerfile.j2", {"base_image": base, "model": model})
+    write_dockerfile(folder, templates, f"triton-{instance}/Dockerfile.j2", {"base_image": base, "model": model})
     shutil.copy(templates / "serve.sh", folder)
     shutil.copytree(repository / model, folder / "models" / model)
     return folder
@@ -153,7 +153,7 @@ def write_base_context(
         Fault: `base` is no image's name.
     """
     values = {"base_image": base, "onnxruntime": onnxruntime}
-    _write_dockerfile(folder, templates, "triton-cpu/Dockerfile.base.j2", values)
+    write_dockerfile(folder, templates, "triton-cpu/Dockerfile.base.j2", values)
     shutil.copy(lock, folder / "requirements-triton.lock")
     shutil.copy(templates / "onnxruntime_backend" / "model.py", folder)
     return folder
@@ -188,7 +188,7 @@ def _quoted(text: str) -> str:
     return '"' + "".join(plain.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in text.encode()) + '"'
 
 
-def _write_dockerfile(folder: Path, templates: Path, template: str, values: Mapping[str, str]) -> None:
+def write_dockerfile(folder: Path, templates: Path, template: str, values: Mapping[str, str]) -> None:
     if not _IMAGE.fullmatch(values["base_image"]):
         raise Fault(f"{values['base_image']!r} is no name of an image.", "Correct HEADGATE_TRITON_IMAGE.")
     if folder.exists():

@@ -1,6 +1,6 @@
 """The parts of a running Headgate, assembled once by app.wiring and handed to services and steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +10,7 @@ from app.ports import (
     Anchor,
     ArtifactStore,
     Buckets,
+    Environments,
     ImageBuilder,
     MetricSource,
     ModelServer,
@@ -44,7 +45,8 @@ class Core:
 class Plant:
     """What the steps work with: only worker processes have it. `servers` maps a target kind to its server,
     `base_images` an instance kind to the image that releases are built on; `connect` gives a client whose connections
-    are closed with its block: a server that is told to stop waits for idle ones; `anchor` keeps the audit trail's
+    are closed with its block: a server that is told to stop waits for idle ones. `environment_packages` are those that
+    a model's own environment may be asked for; None: there is no such environment. `anchor` keeps the audit trail's
     checkpoints."""
 
     store: ArtifactStore
@@ -57,6 +59,8 @@ class Plant:
     metrics: MetricSource
     connect: Callable[[], AbstractContextManager[ServingClient]]
     buckets: Buckets
+    environments: Environments
+    environment_packages: Collection[str] | None
     anchor: Anchor
 
 

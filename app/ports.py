@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from app.domain.canary import Sample
+from app.domain.environments import Wanted
 from app.domain.notes import PublicKey
 from app.domain.policy import Policy
 from app.domain.registry import ModelView
@@ -127,7 +128,8 @@ class Buckets(Protocol):
 @dataclass(frozen=True)
 class SandboxJob:
     """One untrusted piece of work: `program` is a module of workers.sandbox, `inputs` are mounted read-only under
-    `/in/<name>`, `request` arrives as `/in/request.json`, and what it leaves in `/out` ends in `output`."""
+    `/in/<name>`, `request` arrives as `/in/request.json`, and what it leaves in `/out` ends in `output`. `environment`
+    is a folder of packages that the program finds instead of Headgate's own, read-only."""
 
     program: Literal["scan", "convert", "score"]
     inputs: Mapping[str, Path]
@@ -135,6 +137,7 @@ class SandboxJob:
     output: Path
     timeout: timedelta = timedelta(minutes=5)
     memory_mib: int = 4096
+    environment: Path | None = None
 
 
 class Sandbox(Protocol):
@@ -147,8 +150,35 @@ class Sandbox(Protocol):
         Raises Fault where the sandbox itself cannot be set up.
         """
 
+    def layer(self) -> str:
+        """What holds untrusted code in, for the record: a container's image by its digest. Raises as `run`."""
+
     def self_test(self) -> str:
         """Say what the layer is and prove that it holds; raises Fault with the remedy where it does not."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Packages in a folder, for the Python that runs Headgate: its digest is that of the lock that it was installed
+    from, `packages` are versions by name."""
+
+    digest: str
+    folder: Path
+    packages: Mapping[str, str]
+
+
+class Environments(Protocol):
+    """Environments of packages, each built once and kept."""
+
+    def find(self, wanted: Wanted) -> Environment | None:
+        """The environment that was built for this request; None where there is none yet. Asks nobody outside."""
+
+    def build(self, wanted: Wanted) -> Environment:
+        """Build it, or find what another worker has built meanwhile. Nothing of a package is run.
+
+        Raises Rejected where no such set of packages exists, Transient where the package index is away, Fault where it
+        cannot be kept.
+        """
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from packaging.utils import canonicalize_name
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.domain.environments import ALLOWED
 
 
 class Settings(BaseSettings):
@@ -44,7 +47,19 @@ class Settings(BaseSettings):
     triton_image: str = Field("headgate/triton-cpu:latest", description="the base image, for target docker")
     docker_host: str = Field("unix:///var/run/docker.sock", description="the Docker Engine")
     image_registry: str = Field("", description="where images are pushed; empty: nowhere")
-    sandbox: Literal["bwrap"] = Field("bwrap", description="the layer that untrusted code runs in")
+    sandbox: Literal["bwrap", "docker"] = Field("bwrap", description="the layer that untrusted code runs in")
+    sandbox_image: str = Field("headgate/sandbox:latest", description="the image of its containers, for sandbox docker")
+    sandbox_docker_host: str = Field("", description="the Docker Engine of the sandbox; empty: HEADGATE_DOCKER_HOST")
+    environments: Literal["on", "off"] = Field(
+        "on", description="models logged with other versions than Headgate's are loaded with their own; off: with ours"
+    )
+    environment_packages: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: list(ALLOWED),
+        description="what a model's own environment may be asked for, separated by commas; its dependencies come along",
+    )
+    environment_index: SecretStr = Field(
+        SecretStr(""), description="the only package index for models' environments; empty: as uv is configured"
+    )
     audit_key: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,
         description="PEM files of the Ed25519 keys that sign the audit trail's checkpoints, the main one first, "
@@ -71,6 +86,12 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("environment_packages", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        return [canonicalize_name(part.strip()) for part in parts if part.strip()] if isinstance(parts, list) else value
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL, with the default filled in."""
@@ -85,6 +106,11 @@ class Settings(BaseSettings):
     def webhook_address(self) -> str:
         """Where MLflow's webhook calls us."""
         return f"{(self.webhook_url or self.public_url).rstrip('/')}/webhooks/mlflow"
+
+    @property
+    def sandbox_engine(self) -> str:
+        """The Docker Engine that the sandbox's containers run on."""
+        return self.sandbox_docker_host or self.docker_host
 
     @property
     def router_folder(self) -> Path:

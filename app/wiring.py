@@ -14,12 +14,14 @@ from app.adapters.audit_keys import KeyFiles
 from app.adapters.bwrap import BwrapSandbox
 from app.adapters.celery_queue import CeleryQueue, make_app
 from app.adapters.docker_engine import DockerEngine, TritonDocker
+from app.adapters.docker_sandbox import DockerSandbox
 from app.adapters.haproxy import HAProxyRouter, Layout
 from app.adapters.local_store import LocalStore
 from app.adapters.mlflow_registry import MlflowRegistry
 from app.adapters.proven import ProvenSandbox
 from app.adapters.s3_buckets import S3Buckets
 from app.adapters.triton_process import TritonProcess
+from app.adapters.uv_environments import Uv, UvEnvironments
 from app.adapters.v2_client import V2Client
 from app.db.session import Database
 from app.parts import Core, Plant
@@ -98,9 +100,21 @@ def triton(settings: Settings) -> TritonProcess:
     return TritonProcess(settings.home.resolve(), settings.triton_dir.resolve(), backend, host=settings.release_host)
 
 
-def sandbox() -> Sandbox:
+def sandbox(settings: Settings) -> Sandbox:
     """Where untrusted code runs, once it has been proved to hold."""
-    return ProvenSandbox(BwrapSandbox(ROOT / "workers" / "sandbox"))
+    programs = ROOT / "workers" / "sandbox"
+    if settings.sandbox == "docker":
+        return ProvenSandbox(DockerSandbox(programs, settings.sandbox_engine, settings.sandbox_image))
+    return ProvenSandbox(BwrapSandbox(programs))
+
+
+def uv(settings: Settings) -> Uv:
+    """What resolves and installs models' environments."""
+    return Uv(_environments(settings) / "cache", settings.environment_index.get_secret_value())
+
+
+def _environments(settings: Settings) -> Path:
+    return settings.home.resolve() / "environments"
 
 
 def docker_ping(settings: Settings) -> str:
@@ -118,7 +132,7 @@ def plant(settings: Settings) -> Plant:
     traffic = router(settings)
     parts = Plant(
         store=store(settings),
-        sandbox=sandbox(),
+        sandbox=sandbox(settings),
         servers={"process": triton(settings), "docker": TritonDocker(settings.docker_host)},
         default_target=settings.target,
         base_images={"cpu": settings.triton_image, "gpu": NGC_TRITON},
@@ -128,6 +142,8 @@ def plant(settings: Settings) -> Plant:
         connect=V2Client,
         # The name that MLflow's own client has for it: whoever keeps artifacts elsewhere than at Amazon has set it.
         buckets=S3Buckets(os.environ.get("MLFLOW_S3_ENDPOINT_URL", "")),
+        environments=UvEnvironments(_environments(settings), uv(settings)),
+        environment_packages=frozenset(settings.environment_packages) if settings.environments == "on" else None,
         anchor=anchor(settings),
     )
     return failpoints.watch(parts)

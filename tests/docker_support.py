@@ -2,6 +2,7 @@
 
     with docker_engine(folder) as host:      # "unix://..."
         image = triton_cpu_base(host)        # the tag of the CPU base, made once and kept in .cache/
+        image = sandbox_image(host)          # the same for the image of the container sandbox
 
 It needs root, dockerd, iproute2 and debootstrap. HEADGATE_TEST_DOCKER_HOST names another daemon to use instead, and
 HEADGATE_TEST_BASE_IMAGE an image with python3, its shared library and pip instead of a bootstrapped Debian.
@@ -29,9 +30,11 @@ from docker.errors import ImageNotFound
 from app.adapters.docker_engine import DockerEngine, TritonDocker
 from app.domain.errors import Transient
 from app.packaging import write_base_context
+from app.sandbox_image import write_sandbox_context
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "docker"
+_FILES = {"triton-cpu": "base", "sandbox": "sandbox"}
 SUITE, PACKAGES = "bookworm", "python3,python3-pip,libpython3.11"
 
 
@@ -89,15 +92,25 @@ def docker_registry(folder: Path) -> Iterator[str]:
 
 def triton_cpu_base(host: str) -> str:
     """The CPU base on that daemon: built from the real template the first time, loaded from `.cache` the next."""
+    version = importlib.metadata.version("onnxruntime")
+    return _built(host, "triton-cpu", lambda folder, system: write_base_context(folder, system, version))
+
+
+def sandbox_image(host: str) -> str:
+    """The image of the container sandbox on that daemon, made as the CPU base is."""
+    return _built(host, "sandbox", write_sandbox_context)
+
+
+def _built(host: str, name: str, write_context: Callable[[Path, str], Path]) -> str:
+    """The tag of the image that our template makes on the bootstrapped system, once for all that goes into it."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock, closing(docker.DockerClient(base_url=host, version="auto")) as client:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with tempfile.TemporaryDirectory() as scratch:
             system = os.environ.get("HEADGATE_TEST_BASE_IMAGE") or f"headgate-test/python:{_digest(_system_parts())}"
-            version = importlib.metadata.version("onnxruntime")
-            context = write_base_context(Path(scratch, "base"), system, version)
+            context = write_context(Path(scratch, "base"), system)
             key = _digest([part.read_bytes() for part in sorted(context.iterdir())])
-            tag, kept = f"headgate-test/triton-cpu:{key}", CACHE / f"base-{key}.tar"
+            tag, kept = f"headgate-test/{name}:{key}", CACHE / f"{_FILES[name]}-{key}.tar"
             if _has(client, tag):
                 return tag
             if kept.exists():
@@ -149,7 +162,7 @@ def _keep(client: docker.DockerClient, tag: str, file: Path) -> None:
     with draft.open("wb") as output:
         for chunk in client.images.get(tag).save(named=True):
             output.write(chunk)
-    _replace(draft, file, "base-*.tar")
+    _replace(draft, file, f"{file.name.partition('-')[0]}-*.tar")
 
 
 def _replace(draft: Path, file: Path, older: str) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from app.domain.canary import Sample
+from app.domain.environments import Wanted
 from app.domain.errors import Fault, Rejected, Transient
 from app.domain.fencing import refuse_stale
 from app.domain.policy import Policy, default_policy
 from app.domain.registry import NO_STAGE, ModelView
-from app.ports import Dataset, Endpoint, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo, Written
+from app.ports import Dataset, Endpoint, Environment, ReleaseSpec, Route, RouteStatus, SandboxJob, VersionInfo, Written
 
 
 @dataclass
@@ -220,8 +221,36 @@ class FakeSandbox:
             (job.output / "parity.json").write_text(self.pairs)
         return self.results["champion" if "-champion-" in job.output.name else job.program]
 
+    def layer(self) -> str:
+        return "a fake sandbox"
+
     def self_test(self) -> str:
         return "a fake sandbox"
+
+
+@dataclass
+class FakeEnvironments:
+    """Environments that take no time: a folder each below `root`; `broken` is raised instead of building."""
+
+    root: Path
+    built: dict[str, Environment] = field(default_factory=dict)
+    asked: list[Wanted] = field(default_factory=list)
+    broken: Exception | None = None
+
+    def find(self, wanted: Wanted) -> Environment | None:
+        return self.built.get(wanted.digest("fake"))
+
+    def build(self, wanted: Wanted) -> Environment:
+        self.asked.append(wanted)
+        if self.broken is not None:
+            raise self.broken
+        digest = wanted.digest("fake")
+        folder = self.root / digest.removeprefix("sha256:")
+        folder.mkdir(parents=True, exist_ok=True)
+        pins = (line.partition("==") for line in wanted.requirements)
+        packages = {**wanted.preferred, **{name: version for name, _, version in pins if version}}
+        self.built[digest] = Environment(digest, folder, packages)
+        return self.built[digest]
 
 
 @dataclass

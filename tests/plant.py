@@ -9,12 +9,14 @@ from app.adapters.anchor_file import AnchorFile
 from app.adapters.audit_keys import KeyFiles
 from app.adapters.local_store import LocalStore
 from app.db.session import Database
+from app.domain.environments import ALLOWED
 from app.parts import Core, Plant, Timing
 from app.services import history, intake, outbox
 from tests.fakes import (
     FakeBuckets,
     FakeBuilder,
     FakeClient,
+    FakeEnvironments,
     FakeMetrics,
     FakePolicies,
     FakeQueue,
@@ -46,6 +48,7 @@ class World:
     buckets: FakeBuckets = field(default_factory=FakeBuckets)
 
     def __post_init__(self) -> None:
+        self.environments = FakeEnvironments(self.folder / "environments")
         self.store = LocalStore(self.folder / "store")
         self.signer = KeyFiles([self.folder / "audit.key"], make=True)
         self.anchor = AnchorFile(self.folder / "checkpoints")
@@ -62,6 +65,8 @@ class World:
             self.metrics,
             lambda: self.client,
             self.buckets,
+            self.environments,
+            ALLOWED,
             self.anchor,
         )
         self.runner = self.worker("worker-1")

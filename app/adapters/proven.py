@@ -27,6 +27,10 @@ class ProvenSandbox:
                 self._proven = True
         return self._sandbox.run(job)
 
+    def layer(self) -> str:
+        """What the other sandbox is."""
+        return self._sandbox.layer()
+
     def self_test(self) -> str:
         """The other sandbox's own test, run anew each time."""
         return self._sandbox.self_test()

@@ -99,6 +99,10 @@ class Promotion(PromotionSummary):
     stopping: Annotated[dict[str, Any] | None, Field(description="a request to end it that is being carried out")]
     steps: Annotated[list[dict[str, Any]], Field(description="each state entered, with its seconds")]
     evidence: Annotated[dict[str, Any], Field(description="what each finished step measured, by step")]
+    parity: Annotated[
+        list[dict[str, Any]],
+        Field(description="native model, ONNX Runtime and served release side by side, by kind of rows"),
+    ]
     approvals: list[dict[str, Any]]
 
 

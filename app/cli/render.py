@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 FLOW = ["REQUESTED", "SNAPSHOT", "SCAN", "CONVERT", "GATES", "BUILD", "PROVE", "APPROVAL", "ROLLOUT", "LIVE"]
+_NO_SIZE = 1e308  # what stands for an error without a size
 out = Console()
 notes = Console(stderr=True)
 
@@ -46,6 +47,7 @@ def promotion(found: Mapping[str, Any]) -> None:
             out.print(f"{label:<9} {found[key]}", highlight=False, markup=False, soft_wrap=True)
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
     _evidence(found["evidence"])
+    parity(found["parity"])
     for approval in found["approvals"]:
         line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
         out.print(line, highlight=False, markup=False)
@@ -63,6 +65,7 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
     if rungs:
         cells = [[r["name"], r["status"], r.get("wrong_rows"), r.get("rows"), r.get("largest_error")] for r in rungs]
         table(("conversion", "outcome", "wrong rows", "of", "largest error"), cells)
+    _environment(evidence.get("convert", {}).get("environment"))
     results = [result for step in ("gates", "prove") for result in evidence.get(step, {}).get("results", [])]
     if results:
         table(("gate", "verdict", "reason"), [[r["gate"], r["verdict"], r["reason"]] for r in results])
@@ -71,6 +74,50 @@ def _evidence(evidence: Mapping[str, Any]) -> None:
         last = {look["weight"]: look for look in history}.values()
         cells = [[f"{x['weight']} %", x["requests"], x["failed"], _ms(x["p99_ms"])] for x in last]
         table(("canary", "requests", "failed", "p99"), cells)
+
+
+def _environment(found: Mapping[str, Any] | None) -> None:
+    """What the model was loaded with, and why."""
+    if not found:
+        return
+    whose = "headgate's own"
+    if found["own"]:
+        whose = f"{found['digest']}, {'used again' if found['reused'] else 'built'} in {found['seconds']} s"
+    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    for label, line in (("packages", f"{whose}: {packages}"), ("because", found["note"])):
+        out.print(f"{label:<9} {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def parity(kinds: Sequence[Mapping[str, Any]]) -> None:
+    """How many rows differ from the native answers, and how far: in ONNX Runtime, and as served."""
+    if kinds:
+        columns = ("native against", "counts", "rows", "ONNX Runtime", "served", "native refuses")
+        table(
+            columns,
+            [
+                [
+                    kind["kind"],
+                    "yes" if kind["decides"] else "no",
+                    kind["onnx"].get("rows"),
+                    _differing(kind["onnx"]),
+                    _differing(kind["served"]),
+                    kind.get("native_refuses") or None,
+                ]
+                for kind in kinds
+            ],
+        )
+
+
+def _differing(side: Mapping[str, Any] | None) -> str:
+    if side is None:
+        return "-"
+    if not side.get("rows"):
+        return f"{side.get('left_out', 0)} left out" if side.get("left_out") else "-"
+    error = side["largest_error"]
+    words = [f"max {error:.2g}"] if error < _NO_SIZE else []
+    if side.get("changed_decisions"):
+        words.append(f"{side['changed_decisions']} other classes")
+    return f"{side['wrong_rows']} ({', '.join(words) or 'not a number'})"
 
 
 def plan(found: Mapping[str, Any]) -> None:

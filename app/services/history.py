@@ -10,6 +10,7 @@ from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
 from app.domain.errors import NotFound
 from app.domain.promotion import State
+from app.domain.three_way import three_way
 from app.services import deliveries
 
 PAGE = 50
@@ -31,6 +32,7 @@ def promotion(db: Database, promotion_id: int) -> dict[str, Any]:
 def told(session: Session, row: Promotion) -> dict[str, Any]:
     """Everything about one promotion as the caller's transaction sees it."""
     steps = promotions.steps(session, row.id)
+    evidence = {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence}
     return {
         **_summary(row),
         "policy": row.policy,
@@ -44,7 +46,8 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
         "progress": row.progress,
         "stopping": row.stop,
         "steps": [_step(step) for step in steps],
-        "evidence": {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence},
+        "evidence": evidence,
+        "parity": three_way(evidence),
         "approvals": [_approval(row) for row in principals.approvals(session, row.id)],
     }
 

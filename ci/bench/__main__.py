@@ -13,7 +13,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ci.bench import conversion, engine, hostile, registry, report, serving, webhook
+from ci.bench import (
+    conversion,
+    engine,
+    estimators,
+    hostile,
+    judging,
+    ladder,
+    registry,
+    report,
+    sandboxes,
+    serving,
+    webhook,
+)
 from ci.bench.databases import Fresh, databases
 from ci.bench.figures import Group
 from ci.bench.models import REAL_ROWS, ROOT, Models
@@ -51,7 +63,11 @@ def groups(quick: bool) -> Mapping[str, Callable[[Workshop], Group]]:
         "webhook": lambda shop: webhook.run(shop.folder, shop.kinds, 3 * second, few),
         "registry": lambda shop: registry.run(shop.folder, 300 if quick else 10_000, few),
         "hostile": lambda shop: hostile.run(shop.folder / "hostile", shop.kinds, 20 if quick else 1),
+        "estimators": lambda shop: estimators.run(shop.folder, 10 if quick else 1),
+        "ladder": lambda shop: ladder.run(shop.folder, None if quick else shop.data),
+        "judging": lambda shop: judging.run(shop.folder, shop.models, few),
         "conversion": lambda shop: conversion.run(shop.folder, shop.models, {"scan": some, "convert": few}),
+        "sandboxes": lambda shop: sandboxes.run(shop.folder / "boxes", shop.models, {"scan": some, "convert": few}),
     }
 
 

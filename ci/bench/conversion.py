@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.adapters.bwrap import BwrapSandbox
-from app.adapters.bwrap.command import Limits, Mounts, bwrap_command
+from app.adapters.bwrap.command import Mounts, bwrap_command
 from app.adapters.bwrap.sandbox import this_interpreter
 from app.ports import SandboxJob
+from app.sandbox.program import Limits
 from ci.bench.figures import Group, in_turns, number, ratio, spread
 from ci.bench.models import PROGRAMS, ROOT, TIMEOUT, Models, convert_request
 from ci.bench.plain import BOOTSTRAP
@@ -111,7 +112,7 @@ def _row(
     inside, outside = found[SANDBOX], found[PLAIN]
     own = statistics.median(a - b for a, b in zip(inside, outside, strict=True))
     share = own / statistics.median(inside)
-    rungs = f" (rung {len(made['rungs'])}, `{made['chosen']}`)" if program == "convert" else ""
+    rungs = f" (of {len(made['rungs'])} rungs tried `{made['chosen']}`)" if program == "convert" else ""
     compared = ratio(inside, outside)
     cells = [spread(inside), spread(outside), number(compared), f"{own:.2f}", f"{share:.0%}"]
     return [f"{program} {kind}{rungs}", *cells], {**found, "ratio": compared, "own_seconds": own}

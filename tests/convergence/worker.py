@@ -19,6 +19,7 @@ from tests.fakes import (
     FakeBuckets,
     FakeBuilder,
     FakeClient,
+    FakeEnvironments,
     FakeMetrics,
     FakeQueue,
     FakeRouter,
@@ -66,6 +67,8 @@ def build(settings: Settings, owner: str) -> Desk:
         metrics,
         FakeClient,
         FakeBuckets(),
+        FakeEnvironments(settings.home / "environments"),
+        None,
         wiring.anchor(settings),
     )
     webhook = (settings.webhook_address, wiring.webhook_secrets(settings)[0])

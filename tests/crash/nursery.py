@@ -88,7 +88,7 @@ def main() -> None:
     for module in _PRELOADED:
         importlib.import_module(module)
     # The one part that is not Headgate's own: inside the real sandbox, programs that answer at once.
-    wiring.sandbox = lambda: BwrapSandbox(PROGRAMS)
+    wiring.sandbox = lambda settings: BwrapSandbox(PROGRAMS)
     logs, children = Path(os.environ["CRASH_LOGS"]), dict[int, str]()
     print("ready", flush=True)
     while True:

@@ -68,6 +68,16 @@ def test_a_model_without_a_signature_is_told_how_to_log_one(stage: Stage, person
     assert "REJECTED" in shown.stdout and "infer_signature" in shown.stdout.replace("\n", "")
 
 
+def test_a_package_that_is_not_allowed_is_named_by_file_and_line(stage: Stage, person: Person) -> None:
+    # Given a model that says it needs a package which Headgate does not allow, when it is asked for,
+    register(stage.mlflow_uri, "odd-package", packages=["scikit-learn", "iniconfig==2.0.0"])
+    found = ended(stage, person, "odd-package", "REJECTED", "FAILED", "LIVE")
+    # then it is rejected before anything of it is loaded, and everybody is told what to do.
+    assert found["state"] == "REJECTED"
+    assert "requirements.txt line 3 asks for the package 'iniconfig'" in found["reason"]
+    assert "HEADGATE_ENVIRONMENT_PACKAGES" in tagged(stage, "odd-package", "rejected")
+
+
 @pytest.mark.filterwarnings("ignore:.*type hints?:UserWarning")  # MLflow wants them, and warns where they are
 def test_an_unsupported_flavor_is_named(stage: Stage, person: Person) -> None:
     class Echo(PythonModel):

@@ -56,9 +56,11 @@ def in_model(data: Callable[[Bait], bytes], file: str = "model.pkl", card: str =
 
 def everything() -> list[Artifact]:
     """All of them, each name once."""
-    from tests.hostile import archives, cards, graphs, links, pickles
+    from tests.hostile import archives, cards, flavors, graphs, links, pickles
 
-    found = [artifact for module in (pickles, archives, cards, graphs, links) for artifact in module.artifacts()]
+    found = [
+        artifact for module in (pickles, archives, flavors, cards, graphs, links) for artifact in module.artifacts()
+    ]
     assert len({str(artifact) for artifact in found}) == len(found)
     return found
 

@@ -190,6 +190,27 @@ def test_settings_are_ones_that_exist(services: Mapping[str, Any], settings: Set
     assert settings.webhook_url == "http://api:8080"
 
 
+def test_the_other_sandbox_gives_the_worker_no_privilege_and_no_socket_of_the_machine(
+    copy: Path, stack: Mapping[str, Any]
+) -> None:
+    files = ("-f", copy / "docker-compose.yml", "-f", copy / "docker-compose.sandbox.yml")
+    profiles = {"WORKER_SECCOMP": "no-new-privileges=true", "WORKER_APPARMOR": "apparmor=docker-default"}
+    done = _run("docker-compose", *files, "config", **profiles)
+    assert (done.returncode, done.stderr) == (0, "")
+    services: Mapping[str, Any] = yaml.safe_load(done.stdout)["services"]
+    worker = services["worker"]
+    assert worker["environment"]["HEADGATE_SANDBOX"] == "docker"
+    assert set(worker["environment"]) <= {f"HEADGATE_{name.upper()}" for name in Settings.model_fields}
+    assert {*worker["security_opt"]} == {"no-new-privileges:true", *profiles.values()}
+    assert "docker.sock" not in str(worker["volumes"])
+    assert worker["environment"]["HEADGATE_SANDBOX_DOCKER_HOST"] == "unix:///run/sandbox/docker.sock"
+    assert "/run/sandbox" in str(worker["volumes"])
+    # Nothing else of the stack gets any of it.
+    others = {name: service.get("environment") for name, service in services.items() if name != "worker"}
+    assert others == {name: service.get("environment") for name, service in stack["services"].items() if name in others}
+    assert "/run/sandbox" not in str([service for name, service in services.items() if name != "worker"])
+
+
 def test_the_router_runs_what_the_adapter_asks_for(services: Mapping[str, Any], settings: Settings) -> None:
     router = wiring.router(settings)
     assert services["router"]["command"] == router.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import yaml
@@ -245,3 +246,25 @@ def test_a_model_that_eats_memory_is_rejected(tmp_path: Path, holdout: Path) -> 
 
     with pytest.raises(Rejected, match="4096 MiB"):
         BwrapSandbox(PROGRAMS).run(job)
+
+
+def test_a_graph_that_ends_onnx_runtime_without_rows_is_rejected(run: Runner, tmp_path: Path) -> None:
+    """One request without rows would end the server: FeatureVectorizer does so."""
+    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1]) for name in "ab"]
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, 2])
+    domain = "ai.onnx.ml"
+    node = onnx.helper.make_node("FeatureVectorizer", ["a", "b"], ["y"], domain=domain, inputdimensions=[1, 1])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(domain, 3)]
+    graph = onnx.helper.make_graph([node], "g", tensors, [result])
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.onnx").write_bytes(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    )
+    (model / "MLmodel").write_text("flavors: {onnx: {data: model.onnx}}")
+    rows = tmp_path / "rows"
+    rows.write_text("a,b\n1,2\n3,4\n")
+
+    asked = {"rows": {"file": "rows", "label": None, "count": 2, "seed": 1}}
+    with pytest.raises(Rejected, match="SIGABRT"):
+        run("convert", {"model": model, "rows": rows}, _request(**asked))

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.adapters.bwrap.command import Interpreter, Limits, Mounts, bwrap_command
-from app.adapters.bwrap.result import MAX_DEPTH, read_result
-from app.adapters.bwrap.seccomp import filter_program
+from app.adapters.bwrap.command import Interpreter, Mounts, bwrap_command
 from app.domain.errors import Fault, Rejected
+from app.sandbox.program import Limits
+from app.sandbox.result import MAX_DEPTH, read_result
+from app.sandbox.seccomp import filter_program
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

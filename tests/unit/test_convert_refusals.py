@@ -93,13 +93,14 @@ def test_a_model_without_signature_is_refused_with_the_remedy(bench: Bench, tabl
 
 
 def test_another_flavor_is_refused_by_name(bench: Bench) -> None:
-    (bench.inputs / "model" / "MLmodel").write_text("flavors: {pytorch: {}, python_function: {}}")
+    (bench.inputs / "model" / "MLmodel").write_text("flavors: {prophet: {}, python_function: {}}")
 
     refused = _refusal(bench)
 
     assert refused["code"] == "unsupported-flavor"
-    assert "pytorch" in refused["reason"]
-    assert "sklearn and onnx" in refused["remedy"]
+    assert "prophet" in refused["reason"]
+    assert "xgboost" in refused["remedy"]
+    assert "logged as ONNX" in refused["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,12 @@ def test_another_flavor_is_refused_by_name(bench: Bench) -> None:
         ("flavors: {onnx: {data: model.skops}}\nsignature: {inputs: '['}", "bad-mlmodel"),
         (
             "flavors: {sklearn: {pickled_model: model.skops}}\n"
-            'signature: {inputs: \'[{"name": "when", "type": "datetime"}]\'}',
+            'signature: {inputs: \'[{"name": "when", "type": "binary"}]\'}',
             "unsupported-column",
         ),
         (
             "flavors: {sklearn: {pickled_model: model.skops}}\n"
-            'signature: {inputs: \'[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 8, 8]}}]\'}',
+            'signature: {inputs: \'[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, -1, 8]}}]\'}',
             "unsupported-column",
         ),
     ],

@@ -62,7 +62,7 @@ def test_points_are_inert_unless_a_folder_is_named(tmp_path: Path, database_url:
 def test_every_part_that_stands_behind_a_port_is_watched() -> None:
     outside = {
         Core: {"registry", "policies", "queue", "signer"},
-        Plant: set(typing.get_type_hints(Plant)) - {"default_target", "base_images", "connect"},
+        Plant: set(typing.get_type_hints(Plant)) - {"default_target", "base_images", "connect", "environment_packages"},
     }
     for parts, names in outside.items():
         assert {name for name, _ in failpoints.parts_behind_ports(parts)} == names

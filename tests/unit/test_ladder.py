@@ -223,3 +223,16 @@ def test_a_category_that_training_did_not_know_fails_only_in_the_strict_model(
     assert np.isfinite(runners["lenient"].run(asked)[0]).all()
     with pytest.raises(Exception, match="Unknown Category"):
         runners["strict"].run(asked)
+
+
+def test_data_frames_of_numbers_answer_a_request_without_rows(bench: Bench, table: pd.DataFrame) -> None:
+    """skl2onnx's way to put columns side by side ends ONNX Runtime's process then, and a server with it."""
+    features = table[["area", "income"]]
+    bench.model(make_pipeline(StandardScaler(), LinearRegression()).fit(features, table.price), features)
+    bench.rows(table)
+
+    result = bench.convert()
+
+    assert result["rungs"][-1]["zero_rows"] == "answers"
+    runner = Runner((bench.output / "model.onnx").read_bytes())
+    assert runner.run({name: features[name].to_numpy()[:0] for name in ("area", "income")})[0].shape == (0, 1)

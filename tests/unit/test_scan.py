@@ -168,7 +168,7 @@ def _encrypted() -> bytes:
         b"\xfd7zXZ\x00" + bytes(20),
         b"x\x9c" + bytes(20),
         b"\x89HDF\r\n\x1a\n" + bytes(20),
-        _zip({"inner.zip": _zip({"model.pkl": EVIL})}),
+        _zip({"inner.zip": _zip({"innermost.zip": _zip({"a": b"text"})})}),
         _encrypted(),
         b"\x93NUMPY\x01\x00\x09\x00{'oops':1\n",
         _zip({"schema.json": b"[" * 100_000}),

@@ -1,4 +1,4 @@
-"""What the pickle of a scikit-learn model may import: a list of the good, as no list of the bad is ever complete."""
+"""What the pickle of a model may import: a list of the good, as no list of the bad is ever complete."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,12 @@ _CLASS = r"_?[A-Z]\w*"
 _SCALARS = r"u?int(8|16|32|64)|float(16|32|64)|intp|bool_?|str_|bytes_|object_|void|datetime64|timedelta64"
 # What FunctionTransformer is usually given; a ufunc computes and does nothing else.
 _UFUNCS = r"log|log1p|log2|log10|exp|expm1|sqrt|cbrt|square|abs|absolute|sin|cos|tan|tanh|sign|reciprocal"
+_STORAGES = r"(Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+_TENSOR_TYPES = r"float(16|32|64)|bfloat16|int(8|16|32|64)|uint8|bool"
+_LAYERS = (
+    r"activation|adaptive|batchnorm|channelshuffle|container|conv|distance|dropout|embedding|flatten|fold|instancenorm"
+    r"|linear|normalization|padding|pixelshuffle|pooling|rnn|transformer|upsampling"
+)
 
 _RULES: Sequence[tuple[str, str]] = (
     (r"builtins|__builtin__", r"object|type|int|float|complex|bool|str|bytes|bytearray|list|tuple|dict|set|frozenset"),
@@ -32,6 +38,17 @@ _RULES: Sequence[tuple[str, str]] = (
     (r"scipy\._lib\.array_api_compat(\.\w+)*", r"asarray"),
     (r"scipy\.interpolate(\.\w+)*", rf"{_CLASS}|interp1d"),
     (r"sklearn(\.(?!datasets|externals|tests|_testing)\w+)*", rf"{_CLASS}|newObj|__pyx_unpickle_\w+"),
+    # The supported libraries beside scikit-learn: classes by name, and what tensors are put together with.
+    (r"xgboost\.core", r"Booster"),
+    (r"xgboost\.sklearn", r"XGBModel|XGB(RF)?(Classifier|Regressor)|XGBRanker"),
+    (r"lightgbm\.basic", r"Booster"),
+    (r"lightgbm\.sklearn", r"LGBM(Model|Classifier|Regressor|Ranker)"),
+    (r"catboost\.core", r"CatBoost(Classifier|Regressor|Ranker)?"),
+    (r"torch", rf"{_STORAGES}|{_TENSOR_TYPES}|Size"),
+    (r"torch\._utils", r"_rebuild_(tensor_v2|parameter|parameter_with_state)"),
+    (r"torch\.nn\.parameter", r"Parameter|Buffer"),
+    (rf"torch\.nn\.modules\.({_LAYERS})", r"[A-Z]\w*"),
+    (r"torch\.nn\.functional|torch\._C\._nn", r"relu|relu6|gelu|silu|elu|leaky_relu|tanh|sigmoid|softmax|log_softmax"),
     # Default arguments of scikit-learn's own estimators.
     (r"sklearn\.feature_selection(\.\w+)*", r"(f|mutual_info)_(classif|regression)|chi2|r_regression"),
     (r"sklearn\.metrics(\.\w+)*", r"\w+_(score|error|loss|distance|kernel)"),

@@ -6,14 +6,18 @@ from typing import Any
 
 import onnx
 
-from .ladder import RUNGS, Rung, convert
-from .native import Native
+from . import hurt, trial
+from .flavors import Model, Rung
 from .onnx_check import check
 from .parity import Comparison, compare
 from .refusal import Refused
 from .rows import Rows
 from .runner import Runner
 from .tensors import Array, Signature
+from .trial import Question
+
+SEED = 20240229
+MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,27 @@ class Demands:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rung that agreed: its name, the ONNX bytes, ONNX Runtime's answers and how they compare."""
+    """The rung that agreed: its name, the ONNX bytes, ONNX Runtime's answers and how they compare, and
+    the rows made to hurt that it answers. It is comfortable where the real rows agree within MARGIN of what is allowed:
+    what only just agrees on these rows may not on others."""
 
     name: str
     model: bytes
     runner: Runner
     outputs: list[Array]
     comparison: Comparison
+    questions: Sequence[Question] = ()
+    is_comfortable: bool = True
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every rung is asked: the real rows with the native answers, and the rows made to hurt with theirs."""
+
+    rows: Rows
+    answers: Sequence[Array]
+    questions: Sequence[Question]
+    demands: Demands
 
 
 @dataclass(frozen=True)
@@ -47,32 +65,42 @@ class Tried:
 
 
 def climb(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> list[Tried]:
-    """Try the rungs in order up to the first one that agrees; `answers` are the native ones to `rows`."""
+    native: Model, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
+) -> tuple[list[Tried], Chosen | None]:
+    """Try the rungs in order up to the first one that agrees comfortably, on the real rows, to which `answers` are the
+    native ones, and on rows made to hurt. Without any such the first that agrees at all is chosen.
+
+    The rungs stand in the order of what they cost, so that is the fastest, and no clock has a say in the model's bytes.
+    """
+    exam = examine(native, signature, rows, answers, demands)
     tried: list[Tried] = []
-    for attempt in _attempts(native, signature, rows, answers, demands, name):
+    for attempt in attempts(native, exam, name):
         tried.append(attempt)
-        if attempt.chosen:
-            break
-    return tried
+        if attempt.chosen and attempt.chosen.is_comfortable:
+            return tried, attempt.chosen
+    return tried, next((attempt.chosen for attempt in tried if attempt.chosen), None)
 
 
-def _attempts(
-    native: Native, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands, name: str
-) -> Iterator[Tried]:
+def examine(native: Model, signature: Signature, rows: Rows, answers: Sequence[Array], demands: Demands) -> Exam:
+    """Make the rows that hurt and ask the native model about them."""
+    questions = trial.ask(native.predict, hurt.make(signature, rows.table, native.thresholds(), SEED), rows.table)
+    return Exam(rows, answers, questions, demands)
+
+
+def attempts(native: Model, exam: Exam, name: str) -> Iterator[Tried]:
+    """All rungs, one after the other."""
     seen: dict[bytes, dict[str, Any]] = {}
-    for rung in RUNGS:
+    for rung in native.rungs:
         try:
-            model = convert(native, signature, rung, name)
+            model = native.convert(rung, name)
             if model in seen:
                 # Without a StandardScaler, for one, its options change nothing.
                 yield Tried({**seen[model], **_titles(rung)}, None)
                 continue
-            attempt = _measure(rung, model, rows, answers, demands)
+            attempt = _measure(rung, model, exam)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - skl2onnx and ONNX Runtime have no common error
+        except Exception as error:  # noqa: BLE001 - converters and ONNX Runtime have no common error
             said = error.reason if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             yield Tried({**_titles(rung), "status": "error", "error": _one_line(said), **_unmeasured()}, None)
             continue
@@ -80,14 +108,24 @@ def _attempts(
         yield attempt
 
 
-def _measure(rung: Rung, model: bytes, rows: Rows, answers: Sequence[Array], demands: Demands) -> Tried:
+def _measure(rung: Rung, model: bytes, exam: Exam) -> Tried:
+    demands = exam.demands
     check(onnx.load_from_string(model), demands.support)
     runner = Runner(model)
-    outputs = runner.run(rows.table)
-    comparison = compare(answers, outputs, demands.rtol, demands.atol)
-    agrees = comparison.wrong_rows <= demands.max_wrong_rows
-    report = {**_titles(rung), "status": "agrees" if agrees else "differs", **measured(comparison)}
-    return Tried(report, Chosen(rung.name, model, runner, outputs, comparison) if agrees else None)
+    outputs = runner.run(exam.rows.table)
+    comparison = compare(exam.answers, outputs, demands.rtol, demands.atol)
+    report = {**_titles(rung), "status": "differs", **measured(comparison), "hurting": [], "zero_rows": None}
+    if comparison.wrong_rows > demands.max_wrong_rows:
+        return Tried(report, None)
+    hurting = trial.judge(runner, exam.questions, demands.rtol, demands.atol)
+    report.update(hurting=hurting, zero_rows=trial.zero_rows(runner, exam.rows.table))
+    if trial.wrong(hurting) > demands.max_wrong_rows:
+        return Tried({**report, "status": "hurt"}, None)
+    answered = [question for question, said in zip(exam.questions, hurting, strict=True) if "error" not in said]
+    closer = compare(exam.answers, outputs, demands.rtol * MARGIN, demands.atol * MARGIN)
+    comfortable = closer.wrong_rows <= demands.max_wrong_rows
+    chosen = Chosen(rung.name, model, runner, outputs, comparison, answered, comfortable)
+    return Tried({**report, "status": "agrees"}, chosen)
 
 
 def measured(comparison: Comparison) -> dict[str, Any]:
@@ -96,16 +134,16 @@ def measured(comparison: Comparison) -> dict[str, Any]:
         "rows": comparison.rows,
         "wrong_rows": comparison.wrong_rows,
         "largest_error": comparison.largest_error,
+        "changed_decisions": comparison.changed_decisions,
     }
 
 
 def _unmeasured() -> dict[str, Any]:
-    return {"rows": 0, "wrong_rows": 0, "largest_error": 0.0}
+    return {"rows": 0, "wrong_rows": 0, "largest_error": 0.0, "changed_decisions": 0, "hurting": [], "zero_rows": None}
 
 
 def _titles(rung: Rung) -> dict[str, Any]:
-    options = {"arithmetic": rung.arithmetic, "division": rung.division or "default", "cast": rung.cast}
-    return {"name": rung.name, "options": options}
+    return {"name": rung.name, "options": dict(rung.options)}
 
 
 def _one_line(text: str) -> str:

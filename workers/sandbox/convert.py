@@ -4,7 +4,8 @@ Inputs: `model`, the artifacts as MLflow stores them; the CSV file that `request
 Request: `rows` {file, label, count, seed}, `rtol`, `atol`, `max_wrong_rows`, `model_name`, `support` (what the target's
 ONNX Runtime loads, as `onnx_check.check` takes it). How good and how fast the model is, `score` measures later: code
 that came with the model must not have its say on that.
-Files: `model.onnx`; `rows.json`, V2 inputs and native outputs of at most 500 rows; `parity.json`, pairs to plot.
+Files: `model.onnx`; `rows.json`, V2 inputs and native outputs of at most 500 rows and of those made to hurt;
+`parity.json`, pairs to plot.
 """
 
 import json
@@ -14,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from . import climb, onnx_check
+from . import climb, flavors, onnx_check, served, trial
 from .mlmodel import Card, no_signature, read_card
 from .parity import compare
 from .rows import Rows, draw, from_example
 from .runner import load
-from .tensors import Array, Matrix, Signature, v2_tensor
+from .tensors import Array, Matrix, Signature
 
-SERVED_ROWS = 500
 PLOTTED_PAIRS = 2000
 
 
@@ -39,21 +39,18 @@ def _ladder(card: Card, request: dict[str, Any], inputs: Path, output: Path) -> 
     if card.signature is None:
         raise no_signature()
     rows = _rows(card, card.signature, request, inputs)
-    from .native import Native  # What follows imports scikit-learn, which takes seconds: refuse before that.
-
-    native = Native(card, card.signature)
+    native = flavors.load(card, card.signature)
     answers = native.predict(rows)
     demands = climb.Demands(request["rtol"], request["atol"], request["max_wrong_rows"], request.get("support"))
-    tried = climb.climb(native, card.signature, rows, answers, demands, request.get("model_name", "model"))
+    tried, chosen = climb.climb(native, card.signature, rows, answers, demands, request.get("model_name", "model"))
     result = {
         "flavor": card.flavor,
-        "native": f"scikit-learn, {card.serialization}",
+        "native": native.title,
         "rungs": [attempt.report for attempt in tried],
         "warnings": native.warnings,
         "optional": _optional(card.signature),
         **_about(rows),
     }
-    chosen = tried[-1].chosen
     return {**result, "chosen": None} if chosen is None else {**result, **_finish(chosen, answers, rows, output)}
 
 
@@ -66,7 +63,8 @@ def _as_it_is(card: Card, request: dict[str, Any], inputs: Path, output: Path) -
     rows = _rows(card, runner.signature(), request, inputs)
     answers = runner.answers(rows.table)
     comparison = compare(answers, runner.answers(rows.table), request["rtol"], request["atol"])
-    rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison)}
+    zero_rows = trial.zero_rows(runner, rows.table)
+    rung = {"name": "as-is", "options": {}, "status": "agrees", **climb.measured(comparison), "zero_rows": zero_rows}
     chosen = climb.Chosen("as-is", data, runner, answers, comparison)
     native = "ONNX Runtime: the model is ONNX already, so there is nothing else to compare it with"
     result = {"flavor": card.flavor, "native": native, "rungs": [rung], "warnings": [], "optional": [], **_about(rows)}
@@ -90,36 +88,14 @@ def _optional(signature: Signature) -> list[str]:
 def _finish(chosen: climb.Chosen, answers: Sequence[Array], rows: Rows, output: Path) -> dict[str, Any]:
     described = chosen.runner.describe()
     (output / "model.onnx").write_bytes(chosen.model)
-    _write_rows(output / "rows.json", described, rows, answers)
+    served_rows = served.document(described, rows.table, answers, chosen.questions)
+    (output / "rows.json").write_text(json.dumps(served_rows, allow_nan=False))
     _write_pairs(output / "parity.json", described, answers, chosen.outputs)
     return {
         "chosen": chosen.name,
         "opset": onnx_check.default_opset(onnx_check.parse(chosen.model)),
         **described,
     }
-
-
-def _write_rows(file: Path, described: dict[str, Any], rows: Rows, answers: Sequence[Array]) -> None:
-    """The first rows that JSON can carry, as a V2 request and the native answers to it."""
-    finite = np.ones(rows.count, dtype=bool)
-    for values in (*rows.table.values(), *answers):
-        if values.dtype.kind == "f":
-            finite &= np.isfinite(values).reshape(rows.count, -1).all(axis=1)
-    picked = np.flatnonzero(finite)[:SERVED_ROWS]
-    tensors = {
-        "inputs": [_v2(tensor, rows.table[tensor["name"]][picked]) for tensor in described["inputs"]],
-        "outputs": [_v2(tensor, values[picked]) for tensor, values in zip(described["outputs"], answers, strict=True)],
-    }
-    file.write_text(json.dumps(tensors, allow_nan=False))
-
-
-def _v2(tensor: dict[str, Any], values: Array) -> dict[str, Any]:
-    """Values in the rank that the model gives or takes them in."""
-    if len(tensor["shape"]) == 1:
-        values = values.reshape(len(values))
-    elif values.ndim == 1:
-        values = values[:, np.newaxis]
-    return v2_tensor(tensor["name"], tensor["datatype"], values)
 
 
 def _write_pairs(file: Path, described: dict[str, Any], answers: Sequence[Array], outputs: Sequence[Array]) -> None:

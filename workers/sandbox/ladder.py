@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+from . import converters
 from .native import Native
-from .surgery import GATHERED, restore_inputs
+from .surgery import GATHERED, concatenate, flatten_label, restore_inputs
 from .tensors import Column, Matrix, Signature
 
 
@@ -29,6 +30,11 @@ class Rung:
     division: Literal["div", "div_cast"] | None = None
     cast: bool = False
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What reports say of it."""
+        return {"arithmetic": self.arithmetic, "division": self.division or "default", "cast": self.cast}
+
 
 RUNGS: Sequence[Rung] = (
     Rung("default"),
@@ -38,6 +44,10 @@ RUNGS: Sequence[Rung] = (
     Rung("double-then-float", arithmetic="double", cast=True),
 )
 """In the order of trying: first what changes least against skl2onnx's default."""
+
+
+_TALL_LABELS = frozenset({"OneVsOneClassifier", "QuadraticDiscriminantAnalysis"})
+"""skl2onnx gives their labels as a matrix."""
 
 
 def convert(native: Native, signature: Signature, rung: Rung, name: str) -> bytes:
@@ -54,7 +64,10 @@ def convert(native: Native, signature: Signature, rung: Rung, name: str) -> byte
     model = _skl2onnx(estimator, name, signature, rung, options)
     if native.is_classifier and not native.has_probabilities:
         del model.graph.output[1:]
-    columns = [Column(signature.name, signature.type)] if isinstance(signature, Matrix) else signature
+    concatenate(model.graph)
+    if type(_last(estimator)).__name__ in _TALL_LABELS:
+        flatten_label(model.graph)
+    columns = [signature.as_column()] if isinstance(signature, Matrix) else signature
     restore_inputs(model.graph, columns, rung.arithmetic)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
@@ -65,6 +78,7 @@ def _skl2onnx(estimator: Any, name: str, signature: Signature, rung: Rung, optio
     from skl2onnx import convert_sklearn
     from skl2onnx.common.utils import InvalidInputLengthException
 
+    converters.register()
     logging.getLogger("skl2onnx").setLevel(logging.ERROR)
     with _whole_numbers_only():
         try:

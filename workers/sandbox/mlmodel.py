@@ -1,27 +1,28 @@
 """Reading MLflow's MLmodel file: which flavor the model has, where its file lies, what it takes and its example."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .flavors import FLAVORS
 from .refusal import Refused
 from .tensors import KINDS, Column, Matrix, Signature
 
-SUPPORTED = ("sklearn", "onnx")
-_FILE_KEYS = {"sklearn": "pickled_model", "onnx": "data"}
-_TENSOR_TYPES = {str(kind.dtype): word for word, kind in KINDS.items() if word != "string"}
+_TENSOR_TYPES = {str(kind.dtype): word for word, kind in KINDS.items() if word not in ("string", "datetime")}
+_VERSIONS = ("{}_version", "xgb_version", "lgb_version")
 _LOG_AGAIN = "Log the model with signature=mlflow.models.infer_signature(inputs, predictions)."
 MATRIX_NAME = "input"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What MLmodel says: the flavor, the model's file, how that is serialised, the signature, and the file and type
-    (`dataframe`, `ndarray`) of the input example."""
+    """What MLmodel says: the flavor, the model's file, how that is serialised, the signature, the file and type
+    (`dataframe`, `ndarray`) of the input example, and the flavor's own words that are text."""
 
     flavor: str
     file: Path
@@ -30,6 +31,7 @@ class Card:
     example: Path | None
     example_type: str
     trained_with: str
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_card(folder: Path) -> Card:
@@ -40,23 +42,28 @@ def read_card(folder: Path) -> Card:
     """
     document = _document(folder / "MLmodel")
     flavors = _mapping(document.get("flavors"), "flavors")
-    flavor = next((name for name in SUPPORTED if name in flavors), None)
+    flavor = next((name for name in FLAVORS if name in flavors), None)
     if flavor is None:
         found = ", ".join(sorted(map(str, flavors))) or "none"
-        supported = " and ".join(SUPPORTED)
-        raise Refused("unsupported-flavor", f"The model's flavors are: {found}.", f"Supported are {supported}.")
+        remedy = f"Supported are {', '.join(FLAVORS)}. A model of another kind can be logged as ONNX."
+        raise Refused("unsupported-flavor", f"The model's flavors are: {found}.", remedy)
     settings = _mapping(flavors[flavor], flavor)
     example = _mapping(document.get("saved_input_example_info") or {}, "saved_input_example_info")
     example_path = example.get("artifact_path")
     return Card(
         flavor=flavor,
-        file=_inside(folder, settings.get(_FILE_KEYS[flavor])),
+        file=_model_file(folder, flavor, settings),
         serialization=str(settings.get("serialization_format", "pickle")),
         signature=_signature(document.get("signature")),
         example=_inside(folder, example_path) if example_path else None,
         example_type=str(example.get("type", "")),
-        trained_with=str(settings.get(f"{flavor}_version", "")),
+        trained_with=next((str(settings[key]) for key in _version_keys(flavor) if key in settings), ""),
+        settings={str(key): value for key, value in settings.items() if isinstance(value, str)},
     )
+
+
+def _version_keys(flavor: str) -> list[str]:
+    return [key.format(flavor) for key in _VERSIONS]
 
 
 def no_signature() -> Refused:
@@ -92,6 +99,20 @@ def _inside(folder: Path, path: Any) -> Path:
     return folder / path
 
 
+def _model_file(folder: Path, flavor: str, settings: Mapping[str, Any]) -> Path:
+    """The one file that is loaded; some flavors name the folder that it lies in."""
+    place = FLAVORS[flavor]
+    named = settings.get(place.key)
+    if not place.files or not isinstance(named, str):
+        return _inside(folder, named)
+    files = [f"{named}/{file}" for file in place.files]
+    found = next((file for file in files if ".." not in file and (folder / file).is_file()), None)
+    if found is None and ".." not in named and (folder / named).is_dir():
+        reason = f"The {flavor} model is not stored as {' or '.join(place.files)} in its folder {named!a}."
+        raise Refused("unsupported-flavor", reason, "Log it with a current MLflow in its default format, or as ONNX.")
+    return _inside(folder, found or files[0])
+
+
 def _signature(value: Any) -> Signature | None:
     inputs = value.get("inputs") if isinstance(value, dict) else None
     if not inputs:
@@ -118,7 +139,9 @@ def _column(spec: Mapping[str, Any]) -> Column:
 def _matrix(specs: list[Mapping[str, Any]]) -> Matrix:
     tensor = specs[0]["tensor-spec"]
     shape, dtype = tensor["shape"], tensor["dtype"]
-    if len(specs) != 1 or dtype not in _TENSOR_TYPES or len(shape) != 2 or shape[1] < 1:
-        reason = f"The signature's tensors ({len(specs)}, first {dtype} {shape}) are not one matrix of numbers."
-        raise Refused("unsupported-column", reason, "Log the model with a DataFrame or a two-dimensional array.")
-    return Matrix(str(specs[0].get("name") or MATRIX_NAME), _TENSOR_TYPES[dtype], int(shape[1]))
+    inner = shape[1:]
+    if len(specs) != 1 or dtype not in _TENSOR_TYPES or not inner or not all(size >= 1 for size in inner):
+        reason = f"The signature's tensors ({len(specs)}, first {dtype} {shape}) are not one of numbers with a batch."
+        raise Refused("unsupported-column", reason, "Log the model with a DataFrame or one array of a fixed shape.")
+    name, width = str(specs[0].get("name") or MATRIX_NAME), math.prod(inner)
+    return Matrix(name, _TENSOR_TYPES[dtype], width, tuple(inner) if len(inner) > 1 else ())

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .frames import given
 from .mlmodel import Card
 from .refusal import Refused
 from .rows import Rows
-from .tensors import Array, Matrix, Signature
+from .tensors import Array, Signature
 
-_TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.")
+_TRUSTED = ("sklearn.", "numpy.", "scipy.", "builtins.", "collections.", "xgboost.", "lightgbm.")
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -38,7 +39,8 @@ class Native:
         self.has_probabilities = self.is_classifier and hasattr(self.estimator, "predict_proba")
 
     def predict(self, rows: Rows) -> list[Array]:
-        """Regression: [values [n, k]]. Classification: [labels [n]] and, where it has them, probabilities [n, k].
+        """Regression: [values [n, k]]. Classification: [labels [n]] and, where it has them, probabilities [n, k];
+        with m targets labels are [n, m] and the probabilities of all of them stand side by side.
 
         Raises:
             Refused: the estimator fails on the rows.
@@ -48,19 +50,15 @@ class Native:
             first = np.asarray(self.estimator.predict(given))
             if not self.is_classifier:
                 return [first.astype(np.float64).reshape(rows.count, -1)]
-            probabilities = [self.estimator.predict_proba(given)] if self.has_probabilities else []
+            probabilities = [_side_by_side(self.estimator.predict_proba(given))] if self.has_probabilities else []
         except MemoryError:
             raise
         except Exception as error:
             raise Refused("cannot-predict", f"The model fails on the rows: {_said(error)}", _TRY_IT) from error
-        return [_labels(first), *(np.asarray(values, dtype=np.float64) for values in probabilities)]
+        return [_labels(first), *probabilities]
 
     def _given(self, rows: Rows) -> Any:
-        if isinstance(self._signature, Matrix):
-            return rows.table[self._signature.name]
-        import pandas as pd  # The estimator has imported it already.
-
-        return pd.DataFrame(dict(rows.table))
+        return given(rows, self._signature)
 
 
 _TRY_IT = "Load the logged model where it was trained and predict with rows of its signature."
@@ -75,7 +73,7 @@ def _is_a(role: str, estimator: Any) -> bool:
 
 def _load(card: Card) -> Any:
     try:
-        return _load_skops(card.file) if card.serialization == "skops" else _load_pickle(card)
+        return unpickled(card)
     except (MemoryError, Refused):
         raise
     except ModuleNotFoundError as error:
@@ -85,6 +83,15 @@ def _load(card: Card) -> Any:
         reason = f"The model cannot be loaded: {_said(error)}"
         remedy = f"It was trained with scikit-learn {card.trained_with or 'of an unknown version'}; log it again."
         raise Refused("cannot-load", reason, remedy) from error
+
+
+def unpickled(card: Card) -> Any:
+    """What a file of skops, pickle or cloudpickle holds.
+
+    Raises:
+        Refused: it is of neither format, or of types that are nobody's here; and whatever unpickling raises.
+    """
+    return _load_skops(card.file) if card.serialization == "skops" else _load_pickle(card)
 
 
 def _load_pickle(card: Card) -> Any:
@@ -104,15 +111,21 @@ def _load_skops(file: Path) -> Any:
     untrusted = skops.io.get_untrusted_types(file=file)
     strange = [name for name in untrusted if not name.startswith(_TRUSTED)]
     if strange:
-        reason = f"The model is made of types that are not scikit-learn's: {', '.join(map(ascii, strange[:5]))}."
+        reason = f"The model is made of types that no supported library has: {', '.join(map(ascii, strange[:5]))}."
         raise Refused("untrusted-types", reason, "Use estimators of scikit-learn without code of your own.")
     return skops.io.load(file, trusted=untrusted)
+
+
+def _side_by_side(probabilities: Any) -> Array:
+    """scikit-learn gives a list with one matrix a target where there are several."""
+    matrices = probabilities if isinstance(probabilities, list) else [probabilities]
+    return np.hstack([np.asarray(matrix, dtype=np.float64) for matrix in matrices])
 
 
 def _labels(values: Array) -> Array:
     """Class labels as ONNX gives them: text, or whole numbers."""
     if values.dtype.kind in "OUS":
-        return np.array([str(value) for value in values.tolist()], dtype=object)
+        return np.array([str(value) for value in values.ravel().tolist()], dtype=object).reshape(values.shape)
     return values.astype(np.int64)
 
 

@@ -13,10 +13,12 @@ NOT_COMPARABLE = 1e308
 
 @dataclass(frozen=True)
 class Comparison:
-    """`wrong` flags rows of which any value is off; `largest_error` is absolute, over all numeric values."""
+    """`wrong` flags rows of which any value is off; `largest_error` is absolute, over all numeric values;
+    `changed_decisions` counts rows of which a label differs."""
 
     wrong: Array
     largest_error: float
+    changed_decisions: int = 0
 
     @property
     def rows(self) -> int:
@@ -38,13 +40,27 @@ def compare(native: Sequence[Array], other: Sequence[Array], rtol: float, atol: 
     if len(native) != len(other) or not native:
         raise ValueError(f"{len(native)} native outputs stand against {len(other)}")
     wrong, largest = np.zeros(len(native[0]), dtype=bool), 0.0
+    changed = np.zeros(len(native[0]), dtype=bool)
     for want, got in zip(native, other, strict=True):
         if want.shape != got.shape:
             raise ValueError(f"the native output has the shape {want.shape}, the other {got.shape}")
         flags, error = _compare_one(want, got, rtol, atol)
-        wrong |= flags.reshape(len(want), -1).any(axis=1)
+        rows = flags.reshape(len(want), -1).any(axis=1) if len(want) else flags.reshape(0)
+        wrong |= rows
+        changed |= rows & (want.dtype.kind not in "f")
         largest = max(largest, error)
-    return Comparison(wrong, largest)
+    return Comparison(wrong, largest, int(np.count_nonzero(changed)))
+
+
+def overflows(native: Sequence[Array]) -> Array:
+    """Which rows have an answer that is finite and too large for 32 bits, in which ONNX models answer."""
+    too_large = np.zeros(len(native[0]), dtype=bool)
+    for values in native:
+        if values.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                beyond = np.isfinite(values) & (np.abs(values) > np.finfo(np.float32).max)
+            too_large |= beyond.reshape(len(values), -1).any(axis=1) if len(values) else False
+    return too_large
 
 
 def _compare_one(want: Array, got: Array, rtol: float, atol: float) -> tuple[Array, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import probe_kernel, probe_network
+from . import probe_container, probe_kernel, probe_network
 
 NEEDED = (
     *("numpy", "pandas", "sklearn", "onnx", "onnxruntime", "skl2onnx", "skops", "cloudpickle", "yaml"),
@@ -44,6 +44,7 @@ def run(request: Request, inputs: Path, output: Path) -> dict[str, Any]:
             **_processes(request),
             **_quantities(request, output),
             **probe_kernel.attempts(),
+            **(probe_container.attempts(request, output) if request["container"] else {}),
         }
     escaped = [name for name, attempt in attempts.items() if _succeeds(attempt)]
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -61,6 +62,9 @@ def _files(request: Request, inputs: Path, output: Path) -> Attempts:
         "memory of /dev/shm": lambda: _writes(Path("/dev/shm/planted")),  # noqa: S108 - whether it can be filled
         **{f"writing {file}": functools.partial(_writes, file) for file in _SYSTEM_FILES},
         "writing beside the output": lambda: _writes(output.parent / "planted"),
+        "a root that is not read-only": lambda: probe_container.is_writable(Path("/")),
+        "inputs that are not read-only": lambda: probe_container.is_writable(inputs / request["input_file"]),
+        "programs that are not read-only": lambda: probe_container.is_writable(Path(__file__)),
     }
 
 

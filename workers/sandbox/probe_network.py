@@ -20,6 +20,7 @@ def attempts(request: dict[str, Any]) -> dict[str, Callable[[], bool]]:
         "asking a name server": lambda: _asks([*request["name_servers"], request["udp"]]),
         "sockets of the virtual machine's host": _speaks_to_the_hypervisor,
         "raw packets": _makes_raw_packets,
+        "a route to a network": _has_a_route,
         "an abstract unix socket": lambda: _reaches("\0" + request["abstract_socket"]),
         "a unix socket of the host": lambda: _reaches(request["unix_socket"]),
         "the socket of a container engine": _reaches_an_engine,
@@ -55,6 +56,11 @@ def _makes_raw_packets() -> bool:
         return True
 
 
+def _has_a_route() -> bool:
+    # The first line is a heading.
+    return len(Path("/proc/net/route").read_text().splitlines()) > 1
+
+
 def _reaches(address: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_TIMEOUT)
@@ -64,7 +70,8 @@ def _reaches(address: str) -> bool:
 
 def _reaches_an_engine() -> bool:
     places = [Path(folder, name) for folder in ("/run", "/var/run") for name in _ENGINES]
-    return any(_quietly(_reaches, str(place)) for place in places)
+    # One that is there and refuses this user is one too many.
+    return any(place.exists() or _quietly(_reaches, str(place)) for place in places)
 
 
 def _quietly(attempt: Callable[..., bool], *arguments: Any) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,8 @@ class Wanted:
 def from_file(file: Path, signature: Signature, wanted: Wanted) -> Rows:
     """Rows of a CSV file with a header (plain or gzip) or of a Parquet file, in the file's order.
 
-    A missing number is NaN where the column is optional; else its row is dropped. Missing text is the empty text.
+    A missing value is what `Column` says where the column is optional; else its row is dropped. Missing text is the
+    empty text.
 
     Raises:
         Refused: a column or the label is missing, a value is not of its column's type, or no row is left.
@@ -125,7 +128,7 @@ def _example_table(value: Any, signature: Signature) -> Table:
         data = value
     if isinstance(signature, Matrix):
         matrix = np.array(data, dtype=signature.kind.dtype)
-        return {signature.name: matrix.reshape(-1, signature.width)}
+        return {signature.name: matrix.reshape(-1, *signature.shape)}
     if isinstance(data, dict):
         cells = {name: list(values) for name, values in data.items()}
     else:
@@ -162,7 +165,9 @@ def _typed(
     except ValueError as error:
         raise Refused("bad-rows", f"The judging rows do not fit the signature: {error}", DATA_REMEDY) from error
     texts = {name: tuple(line[at[name]] for line in kept) for name in wanted.columns}
-    table = {signature.name: np.column_stack(list(arrays.values()))} if isinstance(signature, Matrix) else arrays
+    table = arrays
+    if isinstance(signature, Matrix):
+        table = {signature.name: np.column_stack(list(arrays.values())).reshape(-1, *signature.shape)}
     return Rows(table, texts.get(wanted.label or ""), "data", len(picked) - len(kept), texts)
 
 
@@ -178,14 +183,48 @@ def _array(texts: Sequence[str], column: Column) -> Array:
     """
     if column.type == "string":
         return np.array(texts, dtype=object)
+    read = _maybe(_NUMBERS[column.type]) if column.may_lack_whole else _NUMBERS[column.type]
     try:
-        return np.array([_NUMBERS[column.type](text) for text in texts], dtype=column.kind.dtype)
+        return np.array([read(text) for text in texts], dtype=column.kind.dtype)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"column {column.name!a} of type {column.type}: {error}") from error
 
 
 def _float(text: str) -> float:
     return math.nan if _is_missing(text) else float(text)
+
+
+def _maybe(read: Callable[[str], Any]) -> Callable[[str], float]:
+    """Reads whole numbers that may be missing, as 64-bit numbers with NaN.
+
+    Raises:
+        ValueError: a number is too large to be held exactly.
+    """
+
+    def maybe(text: str) -> float:
+        if _is_missing(text):
+            return math.nan
+        whole = int(read(text))
+        if abs(whole) > _EXACT:
+            raise ValueError(f"{text!a} is too large for a column that may lack values")
+        return float(whole)
+
+    return maybe
+
+
+def _nanoseconds(text: str) -> int:
+    """Of a point in time in ISO 8601, UTC where it says nothing; the smallest number where it is missing."""
+    if _is_missing(text) or text.strip().lower() == "nat":
+        return _NO_TIME
+    words, _, rest = text.strip().partition(".")
+    digits = re.match(r"[0-9]*", rest)
+    fraction = digits.group() if digits else ""
+    if len(fraction) > 9:
+        raise ValueError(f"{text!a} has parts of nanoseconds")
+    moment = datetime.fromisoformat(words + rest[len(fraction) :])
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return seconds * 10**9 + int(fraction.ljust(9, "0") if fraction else 0)
 
 
 def _whole(text: str) -> int:
@@ -211,4 +250,7 @@ _NUMBERS: Mapping[str, Callable[[str], Any]] = {
     "integer": _whole,
     "long": _whole,
     "boolean": _truth,
+    "datetime": _nanoseconds,
 }
+_EXACT = 2**53
+_NO_TIME = -(2**63)

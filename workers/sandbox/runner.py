@@ -1,5 +1,6 @@
 """Running ONNX models in ONNX Runtime, and what they say of their own inputs and outputs."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +29,7 @@ class Runner:
     def feed(self, table: Table) -> Mapping[str, Array]:
         """What to call with for these rows: a column is [n, 1], or [n] where the model takes it so."""
         return {
-            name: values if values.ndim == 2 or self._ranks[name] == 1 else values.reshape(-1, 1)
+            name: values if values.ndim > 1 or self._ranks[name] == 1 else values.reshape(-1, 1)
             for name, values in table.items()
         }
 
@@ -47,7 +48,11 @@ class Runner:
         outputs = [np.asarray(values) for values in self.call(self.feed(table))]
         if any(values.ndim == 0 or len(values) != rows for values in outputs):
             raise ValueError(f"the outputs for {rows} rows have the shapes {[values.shape for values in outputs]}")
-        return [values.reshape(rows, -1) if values.dtype.kind == "f" else values for values in outputs]
+        # Without any row NumPy cannot tell the width from the size.
+        return [
+            values.reshape(rows, math.prod(values.shape[1:])) if values.dtype.kind == "f" else values
+            for values in outputs
+        ]
 
     def answers(self, table: Table) -> list[Array]:
         """`run`, where a failure is the model's fault.
@@ -87,15 +92,15 @@ class Runner:
         shapes = [tensor.shape for tensor in tensors]
         if all(len(shape) == 1 or (len(shape) == 2 and shape[1] == 1) for shape in shapes):
             return tuple(Column(tensor.name, _word(tensor)) for tensor in tensors)
-        if (
-            len(tensors) == 1
-            and len(shapes[0]) == 2
-            and isinstance(shapes[0][1], int)
-            and _word(tensors[0]) != "string"
-        ):
-            return Matrix(tensors[0].name, _word(tensors[0]), shapes[0][1])
+        inner = shapes[0][1:] if len(tensors) == 1 else []
+        if inner and all(isinstance(size, int) and size > 0 for size in inner) and _word(tensors[0]) != "string":
+            return Matrix(tensors[0].name, _word(tensors[0]), math.prod(inner), tuple(inner) if len(inner) > 1 else ())
         reason = f"The ONNX model takes tensors of the shapes {shapes}."
-        raise Refused("unsupported-input", reason, "Use one input of shape [None, 1] per column, or one [None, k].")
+        raise Refused(
+            "unsupported-input",
+            reason,
+            "Use one input of shape [None, 1] per column, or one [None, ...] of fixed sizes.",
+        )
 
 
 def load(data: bytes) -> Runner:

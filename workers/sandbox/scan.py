@@ -15,7 +15,16 @@ from typing import Any
 
 from numpy.lib import format as npy
 
-from . import scan_archives, scan_formats, scan_mlmodel, scan_pickles, scan_whole
+from . import (
+    scan_archives,
+    scan_formats,
+    scan_hdf5,
+    scan_keras,
+    scan_mlmodel,
+    scan_pickles,
+    scan_torch,
+    scan_whole,
+)
 from .pickle_prefix import importing_prefix
 from .refusal import Refused
 
@@ -73,6 +82,8 @@ class _Scan:
             self._array(data, name)
         if name.endswith("schema.json"):
             self._skops(data, name)
+        if name.endswith(".keras:config.json"):
+            self._keras(data, name)
         if scan_formats.is_yaml(name):
             self.add_all(name, "headgate", scan_mlmodel.tags(data))
         if name.endswith(".onnx"):
@@ -83,11 +94,7 @@ class _Scan:
         """All members of a zip file (as skops and PyTorch write them)."""
         try:
             with zipfile.ZipFile(path) as archive:
-                self.add_all(name, "headgate", scan_archives.problems(archive))
-                for member in archive.infolist():
-                    self.unpacked += member.file_size
-                    scan_archives.check_size(self.unpacked, path.stat().st_size)
-                    self._member(archive.read(member), f"{name}:{member.filename}")
+                self._members(archive, name, path.stat().st_size)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as error:
             self.error(f"{name!a} cannot be unpacked: {str(error) or type(error).__name__}")
         except Exception as error:
@@ -95,10 +102,32 @@ class _Scan:
                 raise
             self.error(f"{name!a} cannot be unpacked: {error}")
 
-    def _member(self, data: bytes, name: str) -> None:
+    def _members(self, archive: zipfile.ZipFile, name: str, packed: int, nested: bool = False) -> None:
+        """Look at each member, and into an archive among them: PyTorch keeps a model's sample inputs so."""
+        self.add_all(name, "headgate", scan_archives.problems(archive))
+        is_torch = scan_torch.is_archive(archive.namelist())
+        for member in archive.infolist():
+            self.unpacked += member.file_size
+            scan_archives.check_size(self.unpacked, packed)
+            data, inner = archive.read(member), f"{name}:{member.filename}"
+            if is_torch and scan_torch.is_raw(member.filename):
+                continue
+            self.add_all(inner, "headgate", scan_torch.problems(data, member.filename) if is_torch else [])
+            self._member(data, inner, packed, nested)
+
+    def _member(self, data: bytes, name: str, packed: int, nested: bool) -> None:
+        if name.endswith(".keras:model.weights.h5"):
+            if problem := scan_hdf5.problem(data):
+                self.error(f"{name!a} {problem}")
+            return
         self.content(data, name)
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            self.error(f"{name!a} is an archive within an archive")
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            return
+        if nested:
+            self.error(f"{name!a} is an archive within archives")
+            return
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            self._members(archive, name, packed, nested=True)
 
     def whole(self, root: Path) -> dict[str, int]:
         """The two scanners as they come, for what they know by extension alone, and how many things each reported."""
@@ -149,13 +178,20 @@ class _Scan:
 
     def _skops(self, data: bytes, name: str) -> None:
         """The types that a skops file is made of lie open in its schema."""
+        for reason in sorted(scan_archives.strange_nodes(self._json(data, name))):
+            self.add(name, "UNLISTED", reason, "allow-list")
+
+    def _keras(self, data: bytes, name: str) -> None:
+        """The layers that a Keras model is made of lie open in its configuration."""
+        for reason in scan_keras.strange_nodes(self._json(data, name)):
+            self.add(name, "UNLISTED", reason, "allow-list")
+
+    def _json(self, data: bytes, name: str) -> Any:
         try:
-            schema = json.loads(data)
+            return json.loads(data)
         except (ValueError, RecursionError) as error:
             self.error(f"{name!a} cannot be read: {error}")
-            return
-        for reason in sorted(scan_archives.strange_nodes(schema)):
-            self.add(name, "UNLISTED", reason, "allow-list")
+            return None
 
     def _onnx(self, data: bytes, name: str) -> None:
         from . import onnx_check  # It takes a moment, and most models have no such file yet.

@@ -49,8 +49,10 @@ def run(request: dict[str, Any], inputs: Path, _output: Path) -> dict[str, Any]:
 
 
 def _relaxed(signature: Signature) -> Signature:
-    """An ONNX model does not say which of its columns may lack values: the request does."""
-    return signature if isinstance(signature, Matrix) else tuple(replace(c, required=False) for c in signature)
+    """An ONNX model does not say which of its columns may lack values: the request does. Whole numbers never do."""
+    if isinstance(signature, Matrix):
+        return signature
+    return tuple(replace(c, required=c.type not in ("float", "double", "string")) for c in signature)
 
 
 def _served(file: Path, signature: Signature) -> Rows:
@@ -64,7 +66,7 @@ def _served(file: Path, signature: Signature) -> Rows:
     try:
         table: Table = {
             column.name: np.array(tensors[column.name]["data"], dtype=KINDS[column.type].dtype).reshape(
-                (-1, column.width) if isinstance(column, Matrix) else -1
+                (-1, *column.shape) if isinstance(column, Matrix) else -1
             )
             for column in columns
         }

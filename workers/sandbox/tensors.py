@@ -28,34 +28,64 @@ KINDS: Final[Mapping[str, Kind]] = {
     "integer": Kind(np.dtype(np.int32), "tensor(int32)", 6, "INT32"),
     "long": Kind(np.dtype(np.int64), "tensor(int64)", 7, "INT64"),
     "boolean": Kind(np.dtype(np.bool_), "tensor(bool)", 9, "BOOL"),
+    "datetime": Kind(np.dtype(np.int64), "tensor(int64)", 7, "INT64"),
 }
 """By the word that MLflow's signatures use."""
 
 
+_WHOLE = ("integer", "long", "boolean")
+
+
 @dataclass(frozen=True)
 class Column:
-    """One input of the model: a column of that name and MLflow type. A required one is never missing."""
+    """One input of the model: a column of that name and MLflow type. A required one is never missing.
+
+    V2 has no word for a missing value: whole numbers and truth values that may be missing travel as 64-bit numbers with
+    NaN, points in time as nanoseconds since 1970 with the smallest number for a missing one, text as an empty one.
+    """
 
     name: str
     type: str
     required: bool = True
 
     @property
-    def kind(self) -> Kind:
+    def may_lack_whole(self) -> bool:
+        """Whether it is of whole numbers or truth values of which some may be missing."""
+        return not self.required and self.type in _WHOLE
+
+    @property
+    def own_kind(self) -> Kind:
+        """The kind of what is not missing."""
         return KINDS[self.type]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind that it travels as."""
+        return KINDS["double"] if self.may_lack_whole else self.own_kind
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The single input of a model that takes a matrix of `width` numbers of one MLflow type."""
+    """The single input of a model that takes one tensor of `width` numbers a row, of one MLflow type: [n, width], or
+    [n, *inner] where the model wants more dimensions."""
 
     name: str
     type: str
     width: int
+    inner: tuple[int, ...] = ()
 
     @property
     def kind(self) -> Kind:
         return KINDS[self.type]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return self.inner or (self.width,)
+
+    def as_column(self) -> Column:
+        """An input of that name and type, for whom the shape does not matter."""
+        return Column(self.name, self.type)
 
 
 Signature = tuple[Column, ...] | Matrix

@@ -1,14 +1,15 @@
 """CONVERT: turn the model into ONNX in the sandbox; the first rung of the ladder that agrees on real rows wins."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from app.domain.promotion import Done, End, Outcome, State
+from app.domain.promotion import Done, End, Outcome, State, Wait
 from app.ports import SandboxJob
 from workers.context import Context
-from workers.steps import support
+from workers.steps import environment, support
 from workers.steps.rows import refused_end, rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=10)
@@ -16,6 +17,9 @@ TIMEOUT = timedelta(minutes=10)
 
 def run(context: Context) -> Outcome:
     """Reject a model that the sandbox refuses, or that no rung converts without changing its numbers."""
+    loading = environment.of_model(context)
+    if isinstance(loading, Wait):
+        return loading
     parity = context.policy.parity
     inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"]), **rows_input(context)}
     request = {
@@ -26,18 +30,20 @@ def run(context: Context) -> Outcome:
         "support": support.of_target(context).as_json(),
     }
     with context.scratch("convert") as output:
-        result = dict(context.plant.sandbox.run(SandboxJob("convert", inputs, request, output, TIMEOUT)))
+        job = SandboxJob("convert", inputs, request, output, TIMEOUT, environment=loading.folder)
+        result = {**context.plant.sandbox.run(job), "environment": dict(loading.evidence)}
         return _judged(result, context, output)
 
 
 def _judged(result: Mapping[str, Any], context: Context, output: Path) -> Outcome:
     refused = result.get("refused")
     if refused:
-        return refused_end(context, refused)
+        end = refused_end(context, refused)
+        return replace(end, evidence={**end.evidence, "environment": result["environment"]})
     if result.get("chosen") is None:
         return End(State.REJECTED, _no_rung(result), result)
     files = {name: context.plant.store.put_file(output / file) for name, file in _FILES.items()}
-    return Done({**result, **files})
+    return Done({**result, **files, "sandbox": context.plant.sandbox.layer()})
 
 
 _FILES = {"onnx": "model.onnx", "served_rows": "rows.json", "parity_pairs": "parity.json"}

@@ -22,7 +22,7 @@ def run(context: Context) -> Outcome:
     inputs = {"model": context.plant.store.tree(context.step(State.SNAPSHOT)["tree"])}
     with context.scratch("scan") as output:
         result = context.plant.sandbox.run(SandboxJob("scan", inputs, {}, output, TIMEOUT))
-    evidence = _evidence(result)
+    evidence = {**_evidence(result), "sandbox": context.plant.sandbox.layer()}
     findings, errors = evidence["findings"], evidence["errors"]
     if findings:
         first = findings[0]

@@ -1,38 +1,10 @@
 """The bwrap command line: what exists inside the sandbox, and what the program is told about its limits."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HOME = "/headgate"
-READY = b"headgate sandbox ready\n"
-"""What our own code writes first inside; without it, the sandbox was never set up."""
-
-NOBODY = "65534"
-THREADS = 2
-_TMP = "/tmp"  # noqa: S108 - the sandbox's own, made anew for each run
-_TMP_BYTES = 512 << 20
-# The program's package is put on the path by hand: without `site`, no .pth file and no user folder has a say.
-_BOOTSTRAP = (
-    f"import os, sys; os.write(2, {READY!r}); sys.path += ['{HOME}', *sys.argv[3:]];"
-    "from sandbox.__main__ import main; main(sys.argv[1], sys.argv[2])"
-)
-_ENVIRONMENT = {
-    "HOME": _TMP,
-    "TMPDIR": _TMP,
-    "LC_ALL": "C.UTF-8",
-    # The same model gives the same bytes of ONNX at every try.
-    "PYTHONHASHSEED": "0",
-    # Each thread and each arena reserves address space, which is what the memory limit counts.
-    "OMP_NUM_THREADS": str(THREADS),
-    "OPENBLAS_NUM_THREADS": str(THREADS),
-    "LOKY_MAX_CPU_COUNT": str(THREADS),
-    "MALLOC_ARENA_MAX": "2",
-    "ORT_DISABLE_TELEMETRY": "1",
-    # Its semaphores need a writable /dev/shm, and no process can be started here anyway.
-    "JOBLIB_MULTIPROCESSING": "0",
-}
+from app.sandbox.program import ENVIRONMENT, HOME, NOBODY, TMP, TMP_BYTES, Limits, python_words
 
 
 @dataclass(frozen=True)
@@ -42,18 +14,6 @@ class Interpreter:
     executable: Path
     base_prefix: Path
     site_packages: Sequence[Path]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the program may use: MiB of address space, CPU seconds over all threads, MiB of one written file."""
-
-    memory_mib: int
-    cpu_seconds: int
-    file_mib: int
-
-    def as_json(self) -> str:
-        return json.dumps({"memory_mib": self.memory_mib, "cpu_seconds": self.cpu_seconds, "file_mib": self.file_mib})
 
 
 @dataclass(frozen=True)
@@ -73,20 +33,19 @@ def bwrap_command(bwrap: str, python: Interpreter, mounts: Mounts, program: str,
     return [
         bwrap,
         *("--unshare-all", "--die-with-parent", "--new-session", "--clearenv"),
-        *("--cap-drop", "ALL", "--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"),
+        *("--cap-drop", "ALL", "--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"),
         *_python_mounts(python, sites),
         *("--ro-bind", str(mounts.program_folder), f"{HOME}/sandbox"),
-        *("--proc", "/proc", "--dev", "/dev", "--size", str(_TMP_BYTES), "--tmpfs", _TMP),
+        *("--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", TMP),
         *(word for name, path in mounts.inputs.items() for word in ("--ro-bind", str(path), f"/in/{name}")),
         *("--ro-bind-data", str(mounts.request_fd), "/in/request.json"),
         *("--bind", str(mounts.output), "/out"),
         # The root and /dev are memory file systems of no particular size: what is written there, nobody counts. And
         # where bwrap runs as root, /proc/sys answers to the host's root without any capability, core_pattern included.
-        *("--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", _TMP),
-        *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
+        *("--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", TMP),
+        *(word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)),
         *("--seccomp", str(mounts.filter_fd), "--"),
-        *(str(python.executable), "-s", "-S", "-P", "-B", "-X", "faulthandler", "-c", _BOOTSTRAP),
-        *(program, limits.as_json(), *sites),
+        *python_words(str(python.executable), program, limits, sites),
     ]
 
 

@@ -7,31 +7,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from app import failpoints
+from app.sandbox.ending import MAX_TALK_BYTES, Ending
 
-_HEAD_BYTES, _TAIL_BYTES, _CHUNK = 256, 16 << 10, 1 << 16
-_MAX_TALK_BYTES = 64 << 20
+_CHUNK = 1 << 16
 _LOOK_SECONDS = 0.2
 # Where bwrap runs as root, no limit of the kernel counts the threads of its user: somebody has to look, and often.
 _COUNT_SECONDS = 0.05
 _DEATH_SECONDS = 10.0
-
-
-@dataclass
-class Talk:
-    """The first and the last bytes that a process wrote on stdout and stderr, and how many there were."""
-
-    head: bytes = b""
-    tail: bytes = b""
-    total: int = 0
-
-    def add(self, chunk: bytes) -> None:
-        self.head += chunk[: max(0, _HEAD_BYTES - len(self.head))]
-        self.tail = (self.tail + chunk)[-_TAIL_BYTES:]
-        self.total += len(chunk)
 
 
 @dataclass(frozen=True)
@@ -44,16 +30,6 @@ class Bounds:
     output_bytes: int
     output_files: int = 200
     threads: int = 256
-
-
-@dataclass
-class Ending:
-    """How a run ended: its status as a shell would say it, and which bound it broke: time, talk, output, threads or
-    nothing."""
-
-    status: int = 0
-    broke: str = ""
-    talk: Talk = field(default_factory=Talk)
 
 
 def run_bounded(command: Callable[[int], Sequence[str]], pass_fds: Sequence[int], bounds: Bounds) -> Ending:
@@ -133,7 +109,7 @@ class _Attendant:
             now = time.monotonic()
             if now >= deadline:
                 return "time"
-            if self._ending.talk.total > _MAX_TALK_BYTES:
+            if self._ending.talk.total > MAX_TALK_BYTES:
                 return "talk"
             if now >= look_at:
                 look_at = now + _LOOK_SECONDS

@@ -8,7 +8,7 @@ from typing import Any
 from docker.errors import ImageNotFound
 from docker.models.images import Image
 
-from app.adapters.docker_engine.daemon import Daemon, translated
+from app.docker_daemon import Daemon, translated
 from app.domain.errors import Fault
 
 _LINES = 20

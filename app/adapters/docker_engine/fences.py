@@ -14,7 +14,7 @@ from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.models.volumes import Volume
 
-from app.adapters.docker_engine.daemon import Daemon
+from app.docker_daemon import Daemon
 from app.domain.fencing import refuse_stale
 
 CONFLICT = 409

@@ -12,8 +12,8 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest
 
 from app import failpoints
-from app.adapters.docker_engine.daemon import Daemon, translated
 from app.adapters.docker_engine.fences import CONFLICT, Fences, Names
+from app.docker_daemon import Daemon, translated
 from app.domain.errors import Fault, LostLease
 from app.domain.fencing import refuse_stale
 from app.ports import Endpoint, ReleaseSpec

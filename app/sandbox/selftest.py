@@ -16,29 +16,28 @@ from app.domain.errors import Fault, Rejected
 
 TIMEOUT = timedelta(seconds=60)
 MEMORY_MIB = 2048
-_REMEDY = "Do not promote anything on this machine: mend bubblewrap or the kernel's namespaces first."
-
 Probe = Callable[[Mapping[str, Path], Mapping[str, Any], Path], Mapping[str, Any]]
 """Runs the program `probe` inside with these inputs and this request, under MEMORY_MIB, and returns its result."""
 
 
-def attempt_escape(probe: Probe, file_mib: int) -> list[str]:
+def attempt_escape(probe: Probe, file_mib: int, remedy: str, container: Mapping[str, Any] | None = None) -> list[str]:
     """Have the probe try everything and return the names of what it tried in vain; `file_mib` is what one file may hold
-    inside.
+    inside. `container` says that it is one: `engine`, the address of the daemon, and `threads`, how many it may have.
 
     Raises:
         Fault: something got out, or the probe could not do its work.
     """
     with tempfile.TemporaryDirectory(prefix="headgate-selftest-") as name, _watching(Path(name), file_mib) as watch:
         try:
-            result = probe({"planted": watch.planted / "input"}, watch.request(), _empty(Path(name, "out")))
+            request = {**watch.request(), "container": container}
+            result = probe({"planted": watch.planted / "input"}, request, _empty(Path(name, "out")))
         except Rejected as error:
             raise Fault(f"The sandbox's own probe failed: {error.reason}", "Check Python's packages.") from error
         open_ways = {*result["escaped"], *watch.seen()}
         bomb = _bomb(probe, watch, _empty(Path(name, "bomb")))
     open_ways |= {*bomb["escaped"]}
     if open_ways:
-        raise Fault(f"The sandbox does not hold: {', '.join(sorted(open_ways))}.", _REMEDY)
+        raise Fault(f"The sandbox does not hold: {', '.join(sorted(open_ways))}.", remedy)
     if result["missing"]:
         raise Fault(f"The sandbox lacks Python packages: {', '.join(result['missing'])}.", "Install all of Headgate.")
     return sorted({*result["tried"], *bomb["tried"]})
@@ -106,6 +105,9 @@ def _watching(folder: Path, file_mib: int) -> Iterator[_Watch]:
     (planted / "secret.txt").write_text(secrets.token_hex())
     (planted / "input" / "plain.txt").write_text("an input, which may be read")
     (planted / "input" / "link").symlink_to(planted / "secret.txt")
+    # Open to everybody: no mere lack of rights shall hide that the place can be seen from inside.
+    folder.chmod(0o755)
+    planted.chmod(0o777)
     with ExitStack() as stack:
         tcp, named, abstract = (
             stack.enter_context(_listener(family, address))
@@ -115,6 +117,7 @@ def _watching(folder: Path, file_mib: int) -> Iterator[_Watch]:
                 (socket.AF_UNIX, f"\0headgate-selftest-{secrets.token_hex(8)}".encode()),
             )
         )
+        (folder / "listener").chmod(0o777)
         yield _Watch(planted, file_mib, tcp, named, abstract, stack.enter_context(_echo()))
 
 

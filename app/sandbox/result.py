@@ -26,7 +26,12 @@ def expect_plain_output(output: Path) -> None:
             status = Path(parent, name).lstat()
             plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
             if not plain:
-                raise Rejected(f"The sandboxed program left {name!a}, which is no plain file.", _REMEDY)
+                raise not_plain(name)
+
+
+def not_plain(name: str) -> Rejected:
+    """What is said of an output that is neither a file nor a folder of its own."""
+    return Rejected(f"The sandboxed program left {name!a}, which is no plain file.", _REMEDY)
 
 
 def read_result(file: Path) -> Mapping[str, Any]:
