@@ -24,6 +24,19 @@ def releases(
     return history.serving(core.db, model, environment, at)
 
 
+@router.get("/history", tags=["releases"], response_model=list[schemas.Served], summary="What served at a time")
+def history_at(
+    core: Parts,
+    _caller: Reader,
+    model: Annotated[str, Query(min_length=1, max_length=255)],
+    at: schemas.Moment,
+    environment: str | None = None,
+) -> list[dict[str, Any]]:
+    """Told by the audit trail alone, mid-canary and after rollbacks, too: `leaf` numbers can be proved by
+    `/api/v1/audit/proof/{seq}`."""
+    return history.at_a_time(core.db, model, environment, at)
+
+
 @router.get("/changes", tags=["intake"], response_model=schemas.ChangePage, summary="The ledger of registry changes")
 def changes(
     core: Parts, _caller: Reader, model: str | None = None, cursor: schemas.Number | None = None

@@ -139,6 +139,24 @@ class Decided(Promotion):
     proof: Proof
 
 
+class Served(BaseModel):
+    """One release that answered at the time, as the audit trail tells it."""
+
+    model: str
+    environment: str
+    role: Literal["stable", "canary"]
+    weight: Annotated[int, Field(description="percent of the traffic")]
+    version: str
+    digest: str | None
+    promotion: int
+    since: str
+    leaf: Annotated[int, Field(description="the leaf that says so")]
+    requested_by: str | None
+    policy: Annotated[str, Field(description="the policy's digest")]
+    decisions: Annotated[list[dict[str, Any]], Field(description="who approved or rejected what, each with its leaf")]
+    evidence: Annotated[dict[str, dict[str, Any]], Field(description="by step the evidence's digest and its leaf")]
+
+
 class Plan(BaseModel):
     """What a promotion would do if it were asked for now; nothing was changed to find out."""
 

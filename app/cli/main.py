@@ -196,13 +196,26 @@ def history(
     at: Annotated[str | None, typer.Option(help="a time, ISO 8601 with zone")] = None,
     json: Json = False,
 ) -> None:
-    """Show what serves, or what served at a time."""
-    found = Client().get("/api/v1/releases", model=model, environment=env, at=at)
-    columns = ("model", "environment", "version", "role", "weight", "digest", "stable_at")
+    """Show what serves, or what served at a time and who had approved it: that the audit trail tells."""
+    path, asked = ("/api/v1/releases", {}) if at is None else ("/api/v1/history", {"at": at})
+    found = Client().get(path, model=model, environment=env, **asked)
     if json:
         render.as_json(found)
-    else:
+    elif at is None:
+        columns = ("model", "environment", "version", "role", "weight", "digest", "stable_at")
         render.table(columns, [[row[column] for column in columns] for row in found])
+    else:
+        _served(found)
+
+
+def _served(found: list[dict[str, Any]]) -> None:
+    columns = ("environment", "version", "role", "weight", "since", "approved by", "digest")
+    cells = []
+    for row in found:
+        approved = ", ".join(said["by"] for said in row["decisions"] if said["decision"] == "approve")
+        named = (row["environment"], row["version"], row["role"], f"{row['weight']} %", row["since"])
+        cells.append([*named, approved or "nobody had to", row["digest"]])
+    render.table(columns, cells)
 
 
 @policy_commands.command("check")

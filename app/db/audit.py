@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, table
+from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, Promotion, table
 from app.db.session import at_last, now
 from app.domain.audit import Leaf, leaf_data
 from app.domain.merkle import Frontier, Node, leaf_hash
@@ -77,6 +77,20 @@ def leaves(session: Session, after: int = 0, limit: int | None = None) -> Iterat
         if len(page) < size:
             return
         after, limit = page[-1].seq, limit - size if limit is not None else None
+
+
+def about(session: Session, model: str, kinds: Sequence[str], until: str) -> Iterator[Leaf]:
+    """The leaves of these kinds about one model that were written up to a time (UTC, as leaves have it), in order.
+
+    A leaf without a model belongs to the model of its promotion.
+    """
+    of_model = select(Promotion.id).where(Promotion.model == model)
+    named, numbered = _LEAF.c.body["model"].as_string(), _LEAF.c.body["promotion"].as_integer()
+    query = select(_LEAF).where(
+        _LEAF.c.kind.in_(kinds), _LEAF.c.at <= until, or_(named == model, numbered.in_(of_model))
+    )
+    for row in session.execute(query.order_by(_LEAF.c.seq).execution_options(yield_per=PAGE)):
+        yield Leaf(row.seq, row.at, row.kind, row.body, row.hash)
 
 
 def hashes(session: Session, nodes: Iterable[Node]) -> dict[Node, bytes]:

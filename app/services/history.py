@@ -1,13 +1,14 @@
 """Reading: promotions with their steps and evidence, releases and the ledger, as plain JSON."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import principals, promotions, registry, releases
+from app.db import audit, principals, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
+from app.domain import replay
 from app.domain.errors import NotFound
 from app.domain.promotion import State
 from app.domain.three_way import three_way
@@ -66,6 +67,16 @@ def serving(db: Database, model: str | None, environment: str | None, at: dateti
     """What serves, or was stable at a time."""
     with db.read() as session:
         return [_release(row) for row in releases.search(session, model, environment, at)]
+
+
+def at_a_time(db: Database, model: str, environment: str | None, at: datetime) -> list[dict[str, Any]]:
+    """What of a model served at a time, with which weights, who had approved it, and on which evidence: as the audit
+    trail tells it, each claim with its leaf. Nothing else is asked, so that it holds for any time and for deleted rows.
+    """
+    until = at.astimezone(UTC).isoformat(timespec="microseconds")
+    with db.read() as session:
+        found = replay.serving(audit.about(session, model, replay.ABOUT, until))
+    return [row.as_json() for row in found if environment in (None, row.story.environment)]
 
 
 def changes(db: Database, model: str | None, before: int | None) -> dict[str, Any]:
