@@ -62,9 +62,9 @@ def core(settings: Settings, queue: Queue | None = None) -> Core:
     return failpoints.watch(parts)
 
 
-def store(settings: Settings) -> LocalStore:
+def store(settings: Settings, read_only: bool = False) -> LocalStore:
     """Where artifacts are kept."""
-    return LocalStore(settings.home.resolve() / "store")
+    return LocalStore(settings.home.resolve() / "store", read_only=read_only)
 
 
 def router(settings: Settings) -> HAProxyRouter:
