@@ -11,6 +11,7 @@ HEADGATE_TEST_BASE_IMAGE an image with python3, its shared library and pip inste
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import shutil
 import socket
@@ -184,9 +185,12 @@ def _has(client: docker.DockerClient, tag: str) -> bool:
     return True
 
 
+_BRIDGES = itertools.count()
+
+
 @contextmanager
 def _bridge() -> Iterator[str]:
-    name = f"hg{os.getpid()}"
+    name = f"hg{os.getpid()}-{next(_BRIDGES)}"  # several engines may run at a time, and 15 letters are the most
     subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
     try:
         subprocess.run(["ip", "address", "add", f"10.231.{os.getpid() % 250}.1/24", "dev", name], check=True)
