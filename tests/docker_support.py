@@ -190,10 +190,11 @@ _BRIDGES = itertools.count()
 
 @contextmanager
 def _bridge() -> Iterator[str]:
-    name = f"hg{os.getpid()}-{next(_BRIDGES)}"  # several engines may run at a time, and 15 letters are the most
+    number = next(_BRIDGES)  # several engines may run at a time
+    name = f"hg{os.getpid()}-{number}"
     subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
     try:
-        subprocess.run(["ip", "address", "add", f"10.231.{os.getpid() % 250}.1/24", "dev", name], check=True)
+        subprocess.run(["ip", "address", "add", f"10.231.{(os.getpid() + number) % 250}.1/24", "dev", name], check=True)
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
         yield name
     finally:
