@@ -1,4 +1,4 @@
-"""The command line of the benchmarks; `make bench` runs it. It ends by itself within about five minutes."""
+"""The command line of the benchmarks; `make bench` runs it. All groups take about half an hour."""
 
 import argparse
 import contextlib
