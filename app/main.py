@@ -51,7 +51,7 @@ def build() -> FastAPI:
         await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
-    app = create_app(core, verify_webhook, wiring.store(settings))
+    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True))
     app.router.lifespan_context = lifespan
     return app
 

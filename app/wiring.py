@@ -76,9 +76,9 @@ def anchor(settings: Settings) -> AnchorFile:
     return AnchorFile(file.resolve() if file.name else settings.home.resolve() / "audit.checkpoints")
 
 
-def store(settings: Settings) -> LocalStore:
+def store(settings: Settings, read_only: bool = False) -> LocalStore:
     """Where artifacts are kept."""
-    return LocalStore(settings.home.resolve() / "store")
+    return LocalStore(settings.home.resolve() / "store", read_only=read_only)
 
 
 def router(settings: Settings) -> HAProxyRouter:

@@ -11,6 +11,7 @@ HEADGATE_TEST_BASE_IMAGE an image with python3, its shared library and pip inste
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import shutil
 import socket
@@ -184,12 +185,16 @@ def _has(client: docker.DockerClient, tag: str) -> bool:
     return True
 
 
+_BRIDGES = itertools.count()
+
+
 @contextmanager
 def _bridge() -> Iterator[str]:
-    name = f"hg{os.getpid()}"
+    number = next(_BRIDGES)  # several engines may run at a time
+    name = f"hg{os.getpid()}-{number}"
     subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
     try:
-        subprocess.run(["ip", "address", "add", f"10.231.{os.getpid() % 250}.1/24", "dev", name], check=True)
+        subprocess.run(["ip", "address", "add", f"10.231.{(os.getpid() + number) % 250}.1/24", "dev", name], check=True)
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
         yield name
     finally:

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks; `make bench` runs it. It ends by itself within about five minutes."""
+"""The command line of the benchmarks; `make bench` runs it. All groups take about half an hour."""
 
 import argparse
 import contextlib
@@ -17,6 +17,7 @@ from ci.bench import (
     conversion,
     engine,
     estimators,
+    flavors,
     hostile,
     judging,
     ladder,
@@ -66,6 +67,7 @@ def groups(quick: bool) -> Mapping[str, Callable[[Workshop], Group]]:
         "registry": lambda shop: registry.run(shop.folder, 300 if quick else 10_000, few),
         "hostile": lambda shop: hostile.run(shop.folder / "hostile", shop.kinds, 20 if quick else 1),
         "estimators": lambda shop: estimators.run(shop.folder, 10 if quick else 1),
+        "flavors": lambda shop: flavors.run(shop.folder / "flavors"),
         "ladder": lambda shop: ladder.run(shop.folder, None if quick else shop.data),
         "judging": lambda shop: judging.run(shop.folder, shop.models, few),
         "conversion": lambda shop: conversion.run(shop.folder, shop.models, {"scan": some, "convert": few}),

@@ -164,7 +164,7 @@ def test_a_worker_goes_on_after_any_cut_and_takes_no_state_twice(site: Site, mom
         site.line.cut(number, moment)
         work(site, promotion_id)
         site.line.heal()
-        assert site.world.sandbox.jobs[ran:] == ["scan", "convert"]
+        assert site.world.sandbox.jobs[ran:] == ["scan", "convert", "score"]
         shown = site.world.show(promotion_id)
         assert shown["state"] == "APPROVAL", shown["last_error"]
         moves = [(body["from"], body["to"]) for body in site.leaves("promotion.transition", promotion_id)]

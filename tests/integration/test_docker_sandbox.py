@@ -19,6 +19,7 @@ import pytest
 from docker.models.containers import Container
 
 from app.adapters.docker_sandbox import DockerSandbox
+from app.adapters.docker_sandbox.container import throw_away
 from app.domain.errors import Fault, Rejected, Transient
 from app.ports import SandboxJob
 from tests.engine_proxy import Change, changing
@@ -105,7 +106,8 @@ def emptied(engine: docker.DockerClient) -> Iterator[None]:
     """Whatever a killed worker of one test left is nothing to the next."""
     yield
     for container in of_sandbox(engine):
-        container.remove(force=True, v=True)
+        throw_away(container)
+    until(lambda: not of_sandbox(engine), "the containers to go")
 
 
 def test_a_running_job_is_locked_in(

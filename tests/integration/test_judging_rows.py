@@ -93,6 +93,7 @@ def test_datasets_that_a_run_has_logged(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
     with services.mlflow_server(tmp_path / "server") as uri:
         mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment("judging rows")  # what a test before this one chose is not on this server
         with mlflow.start_run() as run:
             mlflow.log_artifact(str(tmp_path / "holdout.csv"))
             for name, rows in (

@@ -45,14 +45,16 @@ class LocalStore:
     `verify` notices all else.
     """
 
-    def __init__(self, root: Path, quotas: Quotas | None = None) -> None:
-        """Use (or make) the store in `root`; `quotas` bound one tree.
+    def __init__(self, root: Path, quotas: Quotas | None = None, read_only: bool = False) -> None:
+        """Use (or make) the store in `root`; `quotas` bound one tree. Who only reads touches nothing on the disk.
 
         Raises:
             Fault: the folder cannot be made or written.
         """
         self._root = root.absolute()
         self._quotas = quotas or Quotas()
+        if read_only:
+            return
         with self._our_fault("opening the store"):
             for name in ("trees", "files", "scratch", "incoming"):
                 (self._root / name).mkdir(parents=True, exist_ok=True)
