@@ -1,24 +1,17 @@
 """Who may do what: each route names its permission, each role has a set of them, and nothing else is allowed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.domain.errors import Forbidden, Unauthorized
+from app.domain.permissions import Caller, Permission
 from app.parts import Core
 from app.ports import ArtifactStore
 from app.services import principals
-from app.services.approvals import Caller
 
-PERMISSIONS: Mapping[str, frozenset[str]] = {
-    "requester": frozenset({"read", "promote", "cancel"}),
-    "reviewer": frozenset({"read", "decide", "cancel"}),
-    "ci": frozenset({"read", "promote", "cancel"}),
-    "auditor": frozenset({"read", "audit"}),
-    "admin": frozenset({"read", "promote", "decide", "cancel", "retry", "audit", "administer"}),
-}
 _bearer = HTTPBearer(auto_error=False, description="A token from `headgate token create`.")
 
 
@@ -34,14 +27,14 @@ def store_of(request: Request) -> ArtifactStore:
     return store
 
 
-def may(permission: str) -> Callable[..., Caller]:
+def may(permission: Permission) -> Callable[..., Caller]:
     """A dependency that lets only callers with `permission` in and says who they are."""
 
     def check(request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
         if token is None:
             raise Unauthorized("This needs a bearer token.", "Send `Authorization: Bearer <token>`.")
         caller = principals.authenticate(core_of(request).db, token.credentials)
-        if permission not in PERMISSIONS.get(caller.role, frozenset()):
+        if not caller.may(permission):
             raise Forbidden(f"{caller.name} is {caller.role} and may not {permission}.", "Ask an admin for the role.")
         return caller
 
@@ -50,10 +43,10 @@ def may(permission: str) -> Callable[..., Caller]:
 
 Parts = Annotated[Core, Depends(core_of)]
 Store = Annotated[ArtifactStore, Depends(store_of)]
-Reader = Annotated[Caller, Depends(may("read"))]
-Promoter = Annotated[Caller, Depends(may("promote"))]
-Decider = Annotated[Caller, Depends(may("decide"))]
-Canceller = Annotated[Caller, Depends(may("cancel"))]
-Retrier = Annotated[Caller, Depends(may("retry"))]
-Auditor = Annotated[Caller, Depends(may("audit"))]
-Administrator = Annotated[Caller, Depends(may("administer"))]
+Reader = Annotated[Caller, Depends(may(Permission.READ))]
+Promoter = Annotated[Caller, Depends(may(Permission.PROMOTE))]
+Decider = Annotated[Caller, Depends(may(Permission.DECIDE))]
+Canceller = Annotated[Caller, Depends(may(Permission.CANCEL))]
+Retrier = Annotated[Caller, Depends(may(Permission.RETRY))]
+Auditor = Annotated[Caller, Depends(may(Permission.AUDIT))]
+Administrator = Annotated[Caller, Depends(may(Permission.ADMINISTER))]

@@ -1,25 +1,16 @@
 """Approvals: a person decides on exactly one digest."""
 
-from dataclasses import dataclass
-
 from app.db import audit, principals, promotions
 from app.db.models import Approval, Promotion
 from app.db.session import now
 from app.domain.errors import Conflict, Forbidden, NotFound
+from app.domain.permissions import Caller
 from app.domain.promotion import State
 from app.parts import Core
 from app.policy_files import thaw
 from app.services.promotions import stop
 
 APPROVE, REJECT, CONTINUE = "approve", "reject", "continue"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who makes a request: a name and a role."""
-
-    name: str
-    role: str
 
 
 def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> int:

@@ -9,9 +9,8 @@ from pathlib import Path
 from app.db import audit, principals
 from app.db.session import Database
 from app.domain.errors import Conflict, Invalid, Unauthorized
-from app.services.approvals import Caller
+from app.domain.permissions import Caller, Role
 
-ROLES = ("requester", "reviewer", "admin", "auditor", "ci")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}\Z")
 
 
@@ -24,8 +23,8 @@ def create(db: Database, name: str, role: str, by: str) -> str:
     """
     if not _NAME.match(name):
         raise Invalid("name", "up to 100 letters, digits, dots, dashes, underscores and @", "Choose another name.")
-    if role not in ROLES:
-        raise Invalid("role", f"{role!r} is unknown", f"Choose one of {', '.join(ROLES)}.")
+    if role not in set(Role):
+        raise Invalid("role", f"{role!r} is unknown", f"Choose one of {', '.join(Role)}.")
     token = "hg_" + secrets.token_urlsafe(32)
     with db.begin() as session:
         if not principals.add(session, name, role, _hash(token)):

@@ -16,11 +16,11 @@ from typing import Any
 from app.adapters.audit_keys import KeyFiles
 from app.db import promotions
 from app.db.session import Database
+from app.domain.permissions import Caller
 from app.domain.policy import Rollout, default_policy
 from app.domain.promotion import FLOW, State, next_state
 from app.parts import Core
 from app.services import approvals
-from app.services.approvals import Caller
 from app.services.promotions import open_promotion, transition
 from ci.bench.databases import POSTGRES, SQLITE, Fresh, fsync_ms, missing
 from ci.bench.figures import Group, in_turns, number, ratio, spread

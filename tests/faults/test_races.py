@@ -21,11 +21,11 @@ from app.db.models import Promotion, StepRun
 from app.db.session import Database
 from app.domain.canary import Sample
 from app.domain.errors import Conflict, Fault, HeadgateError
+from app.domain.permissions import Caller
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.domain.promotion import ENDED
 from app.ports import SandboxJob
 from app.services import approvals, history, outbox, promotions, trail
-from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World
 

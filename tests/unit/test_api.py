@@ -12,9 +12,9 @@ import pytest
 
 from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
-from app.api.auth import PERMISSIONS
 from app.db import releases
 from app.db.session import Database, now
+from app.domain.permissions import PERMISSIONS
 from app.domain.policy import Rollout, default_policy
 from app.services import history, principals
 from app.verifier.headgate_verify import check_export, parse_key

@@ -10,10 +10,10 @@ import pytest
 from app.db.session import Database
 from app.domain.canary import Sample
 from app.domain.errors import Conflict, Fault, Forbidden, Invalid, Rejected, Transient
+from app.domain.permissions import Caller
 from app.domain.policy import Approvals, MetricGate, Rollout, default_policy
 from app.ports import Route, SandboxJob, Written
 from app.services import approvals, history, intake, outbox, promotions, trail
-from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
 

@@ -15,11 +15,11 @@ from app.db.models import Approval, Promotion, StepRun
 from app.db.session import Database, now
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Rejected, Transient
+from app.domain.permissions import Caller
 from app.domain.policy import ChampionGate, Data, Parity, Rollout, default_policy
 from app.domain.promotion import Wait
 from app.ports import Endpoint, Route, VersionInfo
 from app.services import approvals, promotions, trail
-from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
 

@@ -16,12 +16,12 @@ from app.db import promotions as rows
 from app.db.models import Fence, Promotion
 from app.db.session import Database, now
 from app.domain.errors import LostLease, Transient
+from app.domain.permissions import Caller
 from app.domain.policy import Rollout, default_policy
 from app.domain.retry import LIMITS, Kind
 from app.ports import Endpoint, ReleaseSpec, Route, SandboxJob
 from app.services import approvals, promotions
 from app.services import releases as release_service
-from app.services.approvals import Caller
 from examples.airbnb.stage import wait
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World

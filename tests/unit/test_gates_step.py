@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.db.session import Database
+from app.domain.permissions import Caller
 from app.domain.policy import (
     Approvals,
     ChampionGate,
@@ -23,7 +24,6 @@ from app.domain.policy import (
 )
 from app.ports import SandboxJob
 from app.services import approvals
-from app.services.approvals import Caller
 from tests.fakes import SCORED, quick
 from tests.plant import MODEL, World
 

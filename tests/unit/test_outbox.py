@@ -12,8 +12,8 @@ from app.db import outbox as queue
 from app.db.models import NamedLease, OutboxRow
 from app.db.session import Database, now
 from app.domain.errors import Fault, Transient
+from app.domain.permissions import Caller
 from app.services import approvals, outbox
-from app.services.approvals import Caller
 from examples.airbnb.stage import wait
 from tests.plant import MODEL, World
 

@@ -8,9 +8,9 @@ import pytest
 
 from app.db.session import Database
 from app.domain.canary import Sample
+from app.domain.permissions import Caller
 from app.domain.policy import Approvals, Rollout, default_policy
 from app.services import approvals, history, trail
-from app.services.approvals import Caller
 from tests.fakes import quick
 from tests.plant import MODEL, World
 

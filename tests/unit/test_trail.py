@@ -14,8 +14,8 @@ from app.db import audit
 from app.db.models import AuditHead, AuditLeaf, AuditNode
 from app.db.session import Database
 from app.domain.errors import Fault, Invalid, NotFound
+from app.domain.permissions import Caller
 from app.services import approvals, outbox, trail
-from app.services.approvals import Caller
 from app.verifier.headgate_verify import Bad, check_export, check_proof, kept, parse_key
 from tests.plant import MODEL, World
 
