@@ -51,7 +51,7 @@ faults: ## kill processes at named points on both databases, about five minutes
 	@bash ci/setup-venv.sh
 	$(PY) -m tests.crash
 
-faults-full: ## thousands of kills, about an hour and a half; the table goes to docs/benchmarks.md
+faults-full: ## thousands of kills, about an hour; the table goes to docs/benchmarks.md
 	@bash ci/install-system.sh test
 	@bash ci/setup-venv.sh
 	$(PY) -m tests.crash --kills 2600 --write-docs

@@ -20,13 +20,12 @@ from . import Way
 from .common import (
     IR_VERSION,
     OPSETS,
+    answers,
     asking,
     input_name,
-    labels,
     loading,
     rename_input,
     rename_output,
-    values,
     with_columns,
 )
 
@@ -65,11 +64,7 @@ class Model:
     def predict(self, rows: Rows) -> list[Array]:
         """As `flavors.Model` says."""
         with asking():
-            frame = given(rows, self._signature)
-            first = self._model.predict(frame)
-            if not self._classifies:
-                return [values(first, rows.count)]
-            return [labels(first, rows.count), values(self._model.predict_proba(frame), rows.count)]
+            return answers(self._model, given(rows, self._signature), rows.count, self._classifies)
 
     def thresholds(self) -> Sequence[tuple[Place, float]]:
         """CatBoost tells borders of what it has binned, not what its trees use: its rows are nudged like any."""

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,6 +56,14 @@ def asking() -> Iterator[None]:
     except Exception as error:
         remedy = "Load the logged model where it was trained and predict with rows of its signature."
         raise Refused("cannot-predict", f"The model fails on the rows: {said(error)}", remedy) from error
+
+
+def answers(model: Any, frame: Any, rows: int, classifies: bool) -> list[Array]:
+    """What a model with scikit-learn's methods says of a frame, as `flavors.Model` wants it."""
+    first = model.predict(frame)
+    if not classifies:
+        return [values(first, rows)]
+    return [labels(first, rows), values(model.predict_proba(frame), rows)]
 
 
 def said(error: Exception) -> str:

@@ -17,7 +17,7 @@ from ..refusal import Refused
 from ..rows import Rows
 from ..tensors import Array, Matrix, Signature
 from . import Way
-from .common import asking, labels, loading, values
+from .common import answers, asking, loading
 from .trees import Arithmetic, Ending, Forest, Link, branches, to_onnx
 
 FLOAT, DOUBLE = Way("float", {"arithmetic": "float"}), Way("double", {"arithmetic": "double"})
@@ -74,11 +74,7 @@ class Booster:
     def predict(self, rows: Rows) -> list[Array]:
         """As `flavors.Model` says."""
         with asking():
-            frame = given(rows, self._signature)
-            first = self._model.predict(frame)
-            if not self._classifies:
-                return [values(first, rows.count)]
-            return [labels(first, rows.count), values(self._model.predict_proba(frame), rows.count)]
+            return answers(self._model, given(rows, self._signature), rows.count, self._classifies)
 
     def thresholds(self) -> Sequence[tuple[Place, float]]:
         """What the trees branch on; nothing where they are not converted anyway."""

@@ -18,7 +18,7 @@ from ..refusal import Refused
 from ..rows import Rows
 from ..tensors import Array, Signature
 from . import Way
-from .common import asking, labels, loading, values
+from .common import answers, asking, loading, values
 from .trees import Ending, Forest, Link, branches, to_onnx
 
 _WRAPPERS = ("XGBRegressor", "XGBClassifier", "XGBRanker", "XGBRFRegressor", "XGBRFClassifier")
@@ -80,10 +80,7 @@ class Booster:
             frame = given(rows, self._signature)
             if isinstance(self._model, xgboost.Booster):
                 return [values(self._model.predict(xgboost.DMatrix(frame)), rows.count)]
-            first = self._model.predict(frame)
-            if not self._classifies:
-                return [values(first, rows.count)]
-            return [labels(first, rows.count), values(self._model.predict_proba(frame), rows.count)]
+            return answers(self._model, frame, rows.count, self._classifies)
 
     def thresholds(self) -> Sequence[tuple[Place, float]]:
         """What the trees branch on; nothing where they are not converted anyway."""
