@@ -14,7 +14,7 @@ from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
 from app.db import releases
 from app.db.session import Database, now
-from app.domain.permissions import PERMISSIONS
+from app.domain.permissions import PERMISSIONS, Role
 from app.domain.policy import Rollout, default_policy
 from app.services import history, principals
 from app.verifier.headgate_verify import check_export, parse_key
@@ -35,7 +35,7 @@ class Api:
 
     def __init__(self, world: World, http: httpx.Client) -> None:
         self.world, self.http = world, http
-        self.tokens = {role: principals.create(world.database, f"the-{role}", role, "test") for role in PERMISSIONS}
+        self.tokens: dict[str, str] = {role: principals.create(world.database, f"the-{role}", role, "test") for role in Role}
 
     def call(self, role: str | None, method: str, path: str, **rest: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
