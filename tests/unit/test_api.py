@@ -35,7 +35,9 @@ class Api:
 
     def __init__(self, world: World, http: httpx.Client) -> None:
         self.world, self.http = world, http
-        self.tokens: dict[str, str] = {role: principals.create(world.database, f"the-{role}", role, "test") for role in Role}
+        self.tokens: dict[str, str] = {
+            role: principals.create(world.database, f"the-{role}", role, "test") for role in Role
+        }
 
     def call(self, role: str | None, method: str, path: str, **rest: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
