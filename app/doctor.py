@@ -71,6 +71,7 @@ def _checks(settings: Settings) -> list[Check]:
         Check("broker", lambda: _broker(settings)),
         Check("MLflow", lambda: _mlflow(settings)),
         Check("webhooks", lambda: _webhooks(settings), needed=False),
+        Check("issuer of identities", lambda: _issuer(settings), needed=bool(settings.oidc_issuer)),
         Check("policies", lambda: _policies(settings.policy_dir)),
         Check(f"sandbox ({settings.sandbox})", lambda: wiring.sandbox(settings).self_test()),
         Check("environments", lambda: _environments(settings), needed=settings.environments == "on"),
@@ -142,6 +143,13 @@ def _webhooks(settings: Settings) -> str:
         found = deliveries.counts(session, None)
     database.close()
     return f"{found['missing']} of {found['announced']} changes that MLflow has a webhook for came without one"
+
+
+def _issuer(settings: Settings) -> str:
+    issuer = wiring.identities(settings)
+    if issuer is None:
+        raise Fault("None is configured.", "HEADGATE_OIDC_ISSUER: people then sign in with their own accounts.")
+    return issuer.self_test()
 
 
 def _policies(folder: Path) -> str:

@@ -19,12 +19,12 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 
-async def _first_admin(db: Database, file: Path) -> None:
+async def _first_admin(db: Database, file: Path, anew: bool) -> None:
     """Bootstrap as soon as the database is there: an API that starts before it answers 503 until then, and no restart
     is needed."""
     while True:
         try:
-            await asyncio.to_thread(bootstrap, db, file)
+            await asyncio.to_thread(bootstrap, db, file, anew)
             return
         except Transient as error:
             log.warning("api.database_away", extra={"reason": error.reason, "remedy": error.remedy})
@@ -39,19 +39,20 @@ def build() -> FastAPI:
     home = wiring.prepare_home(settings)
     core = wiring.core(settings)
     secrets = wiring.webhook_secrets(settings)
+    issuer = wiring.identities(settings)
 
     def verify_webhook(headers: Mapping[str, str], body: bytes, now: float) -> Delivery:
         return verify(secrets, headers, body, now, settings.webhook_tolerance_seconds)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        admin = asyncio.create_task(_first_admin(core.db, home / "admin.token"))
+        admin = asyncio.create_task(_first_admin(core.db, home / "admin.token", anew=issuer is None))
         yield
         admin.cancel()
         await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
-    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True))
+    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True), issuer)
     app.router.lifespan_context = lifespan
     return app
 

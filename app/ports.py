@@ -5,7 +5,7 @@ Every method may raise `Transient` (try again later) or `Fault` (ours to mend); 
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -330,3 +330,23 @@ class Anchor(Protocol):
 
     def keep(self, note: str) -> None:
         """Add the note, unless it is the last one there. Raises Fault where it cannot be written."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a trusted issuer vouches for. (`issuer`, `subject`) is the identity; `name` is what it would like to be
+    called; `role` is empty where nothing that the issuer says gives one."""
+
+    issuer: str
+    subject: str
+    name: str
+    role: str
+    machine: bool
+    authenticated_at: datetime
+
+
+class Identities(Protocol):
+    """An issuer of bearer tokens that is trusted to say who somebody is."""
+
+    def verify(self, token: str) -> Identity:
+        """Whom the token is of. Raises Unauthorized where it does not hold, Transient where the issuer is away."""

@@ -1,13 +1,17 @@
 """The settings: environment variables HEADGATE_*, each with a default that works on one machine."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.domain.environments import ALLOWED
+from app.domain.permissions import Role
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseSettings):
@@ -70,6 +74,20 @@ class Settings(BaseSettings):
         description="the file that the checkpoints are kept in, best on a disk that the database's "
         "administrators cannot write; empty: in the data folder",
     )
+    oidc_issuer: str = Field(
+        "", description="an OpenID Connect issuer whose bearer tokens count (its `iss`); empty: none"
+    )
+    oidc_audience: str = Field("", validate_default=True, description="what its tokens for Headgate have as `aud`")
+    oidc_roles: dict[str, Role] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="by value of the roles' claim the role, as JSON; the first value there that a token has, counts",
+    )
+    oidc_roles_claim: str = Field("groups", description="the claim, or the path to it: realm_access.roles")
+    oidc_machines: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="values of that claim that machines have, separated by commas"
+    )
+    oidc_name_claim: str = Field("preferred_username", description="the claim with a name for people; else email")
     router_dir: Path = Field(Path(), description="HAProxy's configuration and sockets; empty: in the data folder")
     router_bind: str = Field("127.0.0.1", description="the address that HAProxy listens on")
     router_ports: dict[str, tuple[int, int]] = Field(
@@ -81,7 +99,22 @@ class Settings(BaseSettings):
         SecretStr(""), description="who knows it may ask for one variant; empty: nobody may"
     )
 
-    @field_validator("mlflow_webhook_secrets", "audit_key", mode="before")
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _guarded(cls, value: str) -> str:
+        found = urlsplit(value)
+        if value and found.scheme != "https" and not (found.scheme == "http" and found.hostname in LOOPBACK):
+            raise ValueError("an issuer is reached by https, or on this machine itself")
+        return value
+
+    @field_validator("oidc_audience", "oidc_roles")
+    @classmethod
+    def _with_issuer(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("oidc_issuer") and not value:
+            raise ValueError("needed where HEADGATE_OIDC_ISSUER is set")
+        return value
+
+    @field_validator("mlflow_webhook_secrets", "audit_key", "oidc_machines", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

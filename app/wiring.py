@@ -18,6 +18,7 @@ from app.adapters.docker_sandbox import DockerSandbox
 from app.adapters.haproxy import HAProxyRouter, Layout
 from app.adapters.local_store import LocalStore
 from app.adapters.mlflow_registry import MlflowRegistry
+from app.adapters.oidc import OidcIssuer, Trust
 from app.adapters.proven import ProvenSandbox
 from app.adapters.s3_buckets import S3Buckets
 from app.adapters.triton_process import TritonProcess
@@ -74,6 +75,22 @@ def anchor(settings: Settings) -> AnchorFile:
     """Where the audit trail's checkpoints are kept outside of the database."""
     file = settings.audit_anchor
     return AnchorFile(file.resolve() if file.name else settings.home.resolve() / "audit.checkpoints")
+
+
+def identities(settings: Settings) -> OidcIssuer | None:
+    """The issuer whose bearer tokens count beside our own, if there is one."""
+    if not settings.oidc_issuer:
+        return None
+    return OidcIssuer(
+        Trust(
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            roles=settings.oidc_roles,
+            machines=settings.oidc_machines,
+            roles_claim=settings.oidc_roles_claim,
+            name_claim=settings.oidc_name_claim,
+        )
+    )
 
 
 def store(settings: Settings, read_only: bool = False) -> LocalStore:

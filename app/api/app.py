@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import errors, policies, promotions, records, schemas, system, webhooks
+from app.api import auth, errors, policies, principals, promotions, records, schemas, system, webhooks
 from app.parts import Core
-from app.ports import ArtifactStore
+from app.ports import ArtifactStore, Identities
 
 DESCRIPTION = """
 Headgate stands between an MLflow Model Registry and production. A promotion is asked for in MLflow (an alias, a tag or
@@ -20,14 +20,23 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(core: Core, verify_webhook: VerifyWebhook, store: ArtifactStore) -> FastAPI:
+def create_app(
+    core: Core, verify_webhook: VerifyWebhook, store: ArtifactStore, identities: Identities | None = None
+) -> FastAPI:
     """The application over `core`; `verify_webhook(headers, body, now)` returns the delivery or raises; `store` keeps
-    the pictures."""
+    the pictures; `identities` is the issuer whose bearer tokens count beside our own.
+
+    Raises:
+        RuntimeError: a route has no permission and is not among the open ones.
+    """
     app = FastAPI(title="Headgate", version="1", description=DESCRIPTION, responses=_PROBLEMS)
     app.state.core = core
     app.state.store = store
     app.state.verify_webhook = verify_webhook
+    app.state.identities = identities
     errors.install(app)
-    for module in (promotions, policies, records, webhooks, system):
+    for module in (promotions, policies, records, principals, webhooks, system):
         app.include_router(module.router)
+    if undeclared := auth.undeclared(app):
+        raise RuntimeError(f"no permission is declared for {', '.join(undeclared)}")
     return app

@@ -1,9 +1,12 @@
 """Who may do what: each route names its permission, each role has a set of them, and nothing else is allowed."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.domain.errors import Forbidden, Unauthorized
@@ -12,7 +15,18 @@ from app.parts import Core
 from app.ports import ArtifactStore
 from app.services import principals
 
-_bearer = HTTPBearer(auto_error=False, description="A token from `headgate token create`.")
+# All that answers without a token, and why.
+OPEN: Mapping[str, str] = {
+    "/healthz": "says only that the process runs, to whoever watches it",
+    "/readyz": "says only that the database is there, and counts",
+    "/lease/{environment}/{model}": "the router asks it, and learns one bit",
+    "/webhooks/mlflow": "is signed by MLflow over its raw bytes",
+    "/openapi.json": "describes the API, as the documents do",
+    "/docs": "shows that description",
+    "/docs/oauth2-redirect": "belongs to it",
+    "/redoc": "shows that description",
+}
+_bearer = HTTPBearer(auto_error=False, description="A token from `headgate token create`, or of the issuer.")
 
 
 def core_of(request: Request) -> Core:
@@ -27,26 +41,48 @@ def store_of(request: Request) -> ArtifactStore:
     return store
 
 
-def may(permission: Permission) -> Callable[..., Caller]:
+@dataclass(frozen=True)
+class May:
     """A dependency that lets only callers with `permission` in and says who they are."""
 
-    def check(request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    permission: Permission
+
+    def __call__(
+        self, request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Caller:
         if token is None:
             raise Unauthorized("This needs a bearer token.", "Send `Authorization: Bearer <token>`.")
-        caller = principals.authenticate(core_of(request).db, token.credentials)
-        if not caller.may(permission):
-            raise Forbidden(f"{caller.name} is {caller.role} and may not {permission}.", "Ask an admin for the role.")
+        caller = principals.authenticate(core_of(request).db, token.credentials, request.app.state.identities)
+        if not caller.may(self.permission):
+            kind = "a machine" if caller.machine else "a person"
+            said = f"{caller.name}, {kind} with the role {caller.role}, may not {self.permission} with this token."
+            raise Forbidden(said, "Ask an admin for the role, or use a token with this scope.")
         return caller
 
-    return check
+
+def undeclared(app: FastAPI) -> list[str]:
+    """The routes that neither ask for a permission nor are among the open ones: there must be none."""
+    return [str(route.path) for route in iter_route_contexts(app.routes) if not _is_declared(route)]
+
+
+def _is_declared(route: RouteContext) -> bool:
+    dependant = getattr(route, "dependant", None)
+    return route.path in OPEN or (dependant is not None and any(_permissions(dependant)))
+
+
+def _permissions(dependant: Dependant) -> Iterator[Permission]:
+    if isinstance(dependant.call, May):
+        yield dependant.call.permission
+    for below in dependant.dependencies:
+        yield from _permissions(below)
 
 
 Parts = Annotated[Core, Depends(core_of)]
 Store = Annotated[ArtifactStore, Depends(store_of)]
-Reader = Annotated[Caller, Depends(may(Permission.READ))]
-Promoter = Annotated[Caller, Depends(may(Permission.PROMOTE))]
-Decider = Annotated[Caller, Depends(may(Permission.DECIDE))]
-Canceller = Annotated[Caller, Depends(may(Permission.CANCEL))]
-Retrier = Annotated[Caller, Depends(may(Permission.RETRY))]
-Auditor = Annotated[Caller, Depends(may(Permission.AUDIT))]
-Administrator = Annotated[Caller, Depends(may(Permission.ADMINISTER))]
+Reader = Annotated[Caller, Depends(May(Permission.READ))]
+Promoter = Annotated[Caller, Depends(May(Permission.PROMOTE))]
+Decider = Annotated[Caller, Depends(May(Permission.DECIDE))]
+Canceller = Annotated[Caller, Depends(May(Permission.CANCEL))]
+Retrier = Annotated[Caller, Depends(May(Permission.RETRY))]
+Auditor = Annotated[Caller, Depends(May(Permission.AUDIT))]
+Administrator = Annotated[Caller, Depends(May(Permission.ADMINISTER))]

@@ -1,4 +1,4 @@
-"""/api/v1/releases, /changes, /audit, /tokens: what serves, what was seen, what was decided, who may call."""
+"""/api/v1/releases, /changes, /audit: what serves, what was seen, what was decided."""
 
 from typing import Annotated, Any
 
@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from app.api import schemas
-from app.api.auth import Administrator, Auditor, Parts, Reader
-from app.services import history, principals, trail
+from app.api.auth import Auditor, Parts, Reader
+from app.services import history, trail
 
 router = APIRouter(prefix="/api/v1")
 
@@ -90,10 +90,3 @@ def verify(core: Parts, _caller: Auditor) -> dict[str, Any]:
 def export(core: Parts, _caller: Auditor) -> StreamingResponse:
     """One leaf a line behind its hash, then every checkpoint; `headgate_verify.py` checks it without the service."""
     return StreamingResponse(trail.export(core), media_type="text/plain; charset=utf-8")
-
-
-@router.post("/tokens", tags=["principals"], status_code=201, response_model=schemas.Token, summary="Make a principal")
-def create_token(body: schemas.TokenRequest, core: Parts, caller: Administrator) -> schemas.Token:
-    """The token is shown this once."""
-    token = principals.create(core.db, body.name, body.role, caller.name)
-    return schemas.Token(name=body.name, role=body.role, token=token)

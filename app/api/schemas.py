@@ -5,6 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from app.domain.permissions import Permission, Role
+from app.domain.tokens import LIFETIME
+from app.policy_models import Duration
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
 Text = Annotated[str, Field(max_length=2000)]
 # What the database's integers hold; no row can have a number outside of it.
@@ -56,17 +60,65 @@ class Reason(_Body):
 
 
 class TokenRequest(_Body):
-    """A new principal."""
+    """A new principal and its token; without a `role` another token of a principal that is there."""
 
     name: str
-    role: Literal["requester", "reviewer", "admin", "auditor", "ci"]
+    role: Role | None = None
+    kind: Annotated[Literal["person", "machine"] | None, Field(description="ci: always a machine")] = None
+    expires: Annotated[Duration, Field(description="how long it counts, a year at most", examples=["90d"])] = LIFETIME
+    scopes: Annotated[list[Permission] | None, Field(description="what it may do; null: all that the role may")] = None
+    person: Annotated[
+        str | None, Field(max_length=255, description="a principal who is the same person, or whose machine it is")
+    ] = None
 
 
-class Token(BaseModel):
-    """A principal's token. It is shown this once and kept only as a hash."""
+class LinkRequest(_Body):
+    """Which principal the named one is the same person as, or the machine of."""
+
+    person: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class TokenShown(BaseModel):
+    """A token as lists show it: never itself."""
+
+    id: int
+    state: Literal["live", "expired", "revoked"]
+    scopes: Annotated[list[str] | None, Field(description="null: all that the role may")]
+    created_at: str
+    expires_at: str
+
+
+class Principal(BaseModel):
+    """A person or a machine."""
 
     name: str
     role: str
+    kind: Literal["person", "machine"]
+    person: Annotated[str, Field(description="the name that all identities of this person have in common")]
+    issuer: Annotated[str | None, Field(description="who vouches for it; null: its tokens are Headgate's own")]
+    subject: Annotated[str | None, Field(description="what the issuer calls it")]
+
+
+class PrincipalWithTokens(Principal):
+    """A principal and its tokens."""
+
+    tokens: list[TokenShown]
+
+
+class PrincipalPage(BaseModel):
+    """A page of principals; pass `cursor` on as `after` to get the next one."""
+
+    items: list[PrincipalWithTokens]
+    cursor: str | None
+
+
+class TokenOf(Principal, TokenShown):
+    """A token and whose it is."""
+
+
+class NewToken(TokenOf):
+    """A token that was just made. `token` is shown this once and kept only as a hash."""
+
     token: str
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import render, trail
+from app.cli import people, render, trail
 from app.cli.client import Client, Problem
 from app.domain.errors import Invalid
 from app.policy_files import parse
@@ -16,10 +16,10 @@ from app.policy_models import PolicyFile
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 policy_commands = typer.Typer(no_args_is_help=True, help="Check policy files.")
-token_commands = typer.Typer(no_args_is_help=True, help="Make principals.")
 cli.add_typer(policy_commands, name="policy")
 cli.add_typer(trail.commands, name="audit")
-cli.add_typer(token_commands, name="token")
+cli.add_typer(people.tokens, name="token")
+cli.add_typer(people.principals, name="principal")
 
 EXIT = {
     "LIVE": 0,
@@ -249,17 +249,6 @@ def _text(file: Path) -> str:
 def policy_schema() -> None:
     """Print the JSON Schema of policy files; docs/policy.schema.json has it, too."""
     render.as_json(PolicyFile.model_json_schema())
-
-
-@token_commands.command("create")
-def token_create(
-    name: str,
-    role: Annotated[str, typer.Option(help="requester, reviewer, admin, auditor or ci")],
-    json: Json = False,
-) -> None:
-    """Make a principal and print its token; this is the only time that anybody sees it."""
-    found = Client().post("/api/v1/tokens", {"name": name, "role": role})
-    render.as_json(found) if json else render.out.print(found["token"], highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

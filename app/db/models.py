@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -349,13 +350,33 @@ class NamedLease(Base):
 
 
 class Principal(Base):
-    """Who calls: a name, a role, and the hash of a bearer token that was shown once."""
+    """Who calls: an identity of a person or a machine. Those of one person have the same `person`, the name of one of
+    them. Whom an issuer vouches for is known by `issuer` and `subject`, and has no tokens of ours."""
 
     __tablename__ = "principals"
     name: Mapped[str] = mapped_column(primary_key=True)
     role: Mapped[str] = mapped_column(Words(16))
-    token_hash: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str] = mapped_column(Words(16))
+    person: Mapped[str] = mapped_column(index=True)
+    issuer: Mapped[str | None]
+    subject: Mapped[str | None]
     created_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+
+class Token(Base):
+    """A bearer token of a principal: its hash, for it was shown once. `scopes` are permissions, separated by spaces;
+    null: all of the role."""
+
+    __tablename__ = "tokens"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    principal: Mapped[str] = mapped_column(ForeignKey("principals.name"), index=True)
+    token_hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[str | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
 
 
 class IdempotentAnswer(Base):

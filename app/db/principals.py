@@ -1,27 +1,48 @@
 """All SQL about principals, approvals and idempotent answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.models import Approval, IdempotentAnswer, Principal
 from app.db.session import insert_or_ignore, now
 
 
-def add(session: Session, name: str, role: str, token_hash: str) -> bool:
-    """Add a principal; False where the name is taken."""
-    values = {"name": name, "role": role, "token_hash": token_hash, "created_at": now(session)}
-    return insert_or_ignore(session, Principal, values) is not None
+def add(
+    session: Session, name: str, role: str, kind: str, issuer: str | None = None, subject: str | None = None
+) -> bool:
+    """Add an identity, a person of its own; False where the name, or the issuer's subject, is there already."""
+    values = {"name": name, "role": role, "kind": kind, "person": name, "created_at": now(session)}
+    return insert_or_ignore(session, Principal, {**values, "issuer": issuer, "subject": subject}) is not None
 
 
-def by_token(session: Session, token_hash: str) -> Principal | None:
-    return session.scalars(select(Principal).where(Principal.token_hash == token_hash)).one_or_none()
+def get(session: Session, name: str) -> Principal | None:
+    return session.get(Principal, name)
 
 
-def count(session: Session) -> int:
-    return session.execute(select(func.count()).select_from(Principal)).scalar_one()
+def locked(session: Session, names: Collection[str]) -> Mapping[str, Principal]:
+    """The identities of these names, as they are now, held until the transaction ends."""
+    query = select(Principal).where(Principal.name.in_(names)).order_by(Principal.name).with_for_update()
+    return {row.name: row for row in session.scalars(query.execution_options(populate_existing=True))}
+
+
+def by_subject(session: Session, issuer: str, subject: str) -> Principal | None:
+    """The identity that an issuer vouches for."""
+    query = select(Principal).where(Principal.issuer == issuer, Principal.subject == subject)
+    return session.scalars(query).one_or_none()
+
+
+def page(session: Session, after: str, limit: int) -> Sequence[Principal]:
+    """Identities behind a name, in the order of their names."""
+    query = select(Principal).where(Principal.name > after).order_by(Principal.name).limit(limit)
+    return session.scalars(query).all()
+
+
+def join_people(session: Session, person: str, into: str) -> None:
+    """Make all identities of one person those of another."""
+    session.execute(update(Principal).where(Principal.person == person).values(person=into))
 
 
 def add_approval(session: Session, row: Approval) -> None:

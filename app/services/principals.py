@@ -1,17 +1,22 @@
-"""Principals: bearer tokens that are shown once and kept as hashes, and the roles behind them."""
+"""Principals: people and machines, which of them are one person, and who a bearer token belongs to."""
 
-import hashlib
 import os
-import re
-import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from app.db import audit, principals
-from app.db.session import Database
-from app.domain.errors import Conflict, Invalid, Unauthorized
+from sqlalchemy.orm import Session
+
+from app.db import audit, principals, tokens
+from app.db.session import Database, now
+from app.domain.errors import Conflict, Unauthorized
 from app.domain.permissions import Caller, Role
+from app.domain.tokens import LONGEST, usable
+from app.ports import Identities
+from app.services import sign_in
+from app.services.tokens import PREFIX, Wanted, check_live, fresh, give, hashed, issue, known, named, shown, tell_of
 
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}\Z")
+ADMIN = "admin"
 
 
 def create(db: Database, name: str, role: str, by: str) -> str:
@@ -21,52 +26,81 @@ def create(db: Database, name: str, role: str, by: str) -> str:
         Invalid: the name or the role is malformed.
         Conflict: the name is taken.
     """
-    if not _NAME.match(name):
-        raise Invalid("name", "up to 100 letters, digits, dots, dashes, underscores and @", "Choose another name.")
-    if role not in set(Role):
-        raise Invalid("role", f"{role!r} is unknown", f"Choose one of {', '.join(Role)}.")
-    token = "hg_" + secrets.token_urlsafe(32)
-    with db.begin() as session:
-        if not principals.add(session, name, role, _hash(token)):
-            raise Conflict(f"There is already a principal named {name}.", "Choose another name.")
-        audit.append(session, "principal.created", {"name": name, "role": role, "by": by})
-    return token
+    return str(issue(db, Wanted(name, role), by)["token"])
 
 
-def authenticate(db: Database, token: str) -> Caller:
-    """The caller behind a bearer token.
+def authenticate(db: Database, token: str, identities: Identities | None = None) -> Caller:
+    """The caller behind a bearer token: one of ours, or one of the configured issuer.
 
     Raises:
-        Unauthorized: nobody has this token.
+        Unauthorized: nobody has this token, or it counts no more.
+        Forbidden: the issuer's token holds, but gives no role here.
+        Transient: the issuer, or the database, is away.
     """
+    if identities is not None and not token.startswith(PREFIX):
+        return sign_in.caller(db, identities.verify(token))
     with db.read() as session:
-        found = principals.by_token(session, _hash(token))
+        found = tokens.by_hash(session, hashed(token))
         if found is None:
             raise Unauthorized("The bearer token is not known.", "Ask an admin for one: headgate token create.")
-        return Caller(found.name, found.role)
+        check_live(found.token, now(session))
+    row, machine = found.principal, found.principal.kind == "machine"
+    scopes = usable(row.role, machine, found.token.scopes and found.token.scopes.split())
+    return Caller(row.name, row.role, row.person, machine, found.token.created_at, scopes)
 
 
-def bootstrap(db: Database, file: Path) -> bool:
-    """On a fresh installation make the first admin and leave its token in `file` (mode 0600); True if it did.
+def link(db: Database, name: str, person: str, by: str) -> Mapping[str, Any]:
+    """Say that two identities are one person (or that a machine is that person's); all who were one with either of them
+    are one from now on. There is no way back: who was one person must not become two.
+
+    Raises:
+        NotFound: one of them is not there.
+        Conflict: a person would become a machine's.
+    """
+    with db.begin() as session:
+        for one in (name, person):
+            known(session, one)
+        rows = principals.locked(session, [name, person])
+        if rows[person].kind == "machine" and rows[name].kind != "machine":
+            raise Conflict(f"{person} is a machine.", f"Link the machine to {name} instead.")
+        if rows[name].person != rows[person].person:
+            principals.join_people(session, rows[name].person, rows[person].person)
+            body = {
+                "name": named(session, name),
+                "role": rows[name].role,
+                "person": named(session, rows[person].person),
+            }
+            audit.append(session, "principal.linked", {**body, "by": named(session, by)})
+        return shown(principals.locked(session, [name])[name])
+
+
+def bootstrap(db: Database, file: Path, anew: bool = True) -> bool:
+    """On a fresh installation make the first admin and leave its token in `file` (mode 0600); True if it did. With
+    `anew` also where no admin's token counts any more, so that nobody is locked out of his own machine.
 
     A token whose file was not written would lock everybody out, so the file comes first.
     """
     with db.read() as session:
-        if principals.count(session):
+        if not _is_needed(session, anew):
             return False
-    token = "hg_" + secrets.token_urlsafe(32)
+    token = fresh()
     draft = file.with_suffix(f".{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(token + "\n")
     with db.begin() as session:
-        if not principals.add(session, "admin", "admin", _hash(token)):
-            draft.unlink()
-            return False
-        audit.append(session, "principal.created", {"name": "admin", "role": "admin", "by": "bootstrap"})
+        if principals.add(session, ADMIN, Role.ADMIN, "person"):
+            row = principals.locked(session, [ADMIN])[ADMIN]
+            tell_of(session, row, "bootstrap")
+        else:
+            # Several processes may start at the same moment: the row is the line in which they stand.
+            row = principals.locked(session, [ADMIN])[ADMIN]
+            if not _is_needed(session, anew) or row.role != Role.ADMIN or row.issuer is not None:
+                draft.unlink()
+                return False
+        give(session, row, token, "bootstrap", LONGEST, None)
         draft.replace(file)
     return True
 
 
-def _hash(token: str) -> str:
-    # A token holds 256 random bits, so a plain hash cannot be guessed back and needs no salt.
-    return hashlib.sha256(token.encode()).hexdigest()
+def _is_needed(session: Session, anew: bool) -> bool:
+    return tokens.none_yet(session) or (anew and not tokens.admin_lives(session))

@@ -1,0 +1,47 @@
+"""/api/v1/principals and /api/v1/tokens: who may call, with which tokens, and who is one person."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.api import schemas
+from app.api.auth import Administrator, Auditor, Parts
+from app.services import principals, tokens
+
+router = APIRouter(prefix="/api/v1", tags=["principals"])
+Name = Annotated[str, Path(max_length=255)]
+
+
+@router.get("/principals", response_model=schemas.PrincipalPage, summary="List principals and their tokens")
+def list_principals(
+    core: Parts,
+    _caller: Auditor,
+    after: Annotated[str, Query(max_length=255)] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 200,
+) -> dict[str, Any]:
+    """In the order of names, behind `after`; no token is shown. Those with the same `person` are one person."""
+    return tokens.listed(core.db, after, limit)
+
+
+@router.post("/principals/{name}/link", response_model=schemas.Principal, summary="Say that two are one person")
+def link(name: Name, body: schemas.LinkRequest, core: Parts, caller: Administrator) -> Mapping[str, Any]:
+    """From now on they count once, wherever people are counted. There is no way back."""
+    return principals.link(core.db, name, body.person, caller.name)
+
+
+@router.post("/tokens", status_code=201, response_model=schemas.NewToken, summary="Make a token")
+def create_token(
+    body: schemas.TokenRequest, core: Parts, caller: Administrator, response: Response
+) -> Mapping[str, Any]:
+    """With a `role` it is that of a new principal, without one it is another token of the principal `name`. It is shown
+    this once. Nobody can give a token more than his own may do."""
+    response.headers["Cache-Control"] = "no-store"
+    wanted = tokens.Wanted(body.name, body.role, body.kind, body.expires, body.scopes, body.person)
+    return tokens.issue(core.db, wanted, caller.name, caller)
+
+
+@router.post("/tokens/{number}/revoke", response_model=schemas.TokenOf, summary="Revoke a token")
+def revoke_token(number: schemas.Number, core: Parts, caller: Administrator) -> Mapping[str, Any]:
+    """It counts no more, from the next request on."""
+    return tokens.revoke(core.db, number, caller.name)
