@@ -2,16 +2,14 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.addresses import is_guarded
 from app.domain.environments import ALLOWED
 from app.domain.permissions import Role
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseSettings):
@@ -102,8 +100,7 @@ class Settings(BaseSettings):
     @field_validator("oidc_issuer")
     @classmethod
     def _guarded(cls, value: str) -> str:
-        found = urlsplit(value)
-        if value and found.scheme != "https" and not (found.scheme == "http" and found.hostname in LOOPBACK):
+        if value and not is_guarded(value):
             raise ValueError("an issuer is reached by https, or on this machine itself")
         return value
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
 from jwt import PyJWK, PyJWKClient
 
+from app.domain.addresses import is_guarded
 from app.domain.errors import Transient, Unauthorized
 from app.ports import Identity
 
@@ -23,7 +23,6 @@ LARGEST = 16 * 1024
 LEEWAY_S = 30
 TIMEOUT_S = 3.0
 _COLUMN = 255
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ class Trust:
     machines: Collection[str] = ()
     roles_claim: str = "groups"
     name_claim: str = "preferred_username"
-
-
-def is_private(url: str) -> bool:
-    """Whether nobody on the way can change what this address answers: https, or this machine itself."""
-    found = urlsplit(url)
-    return bool(found.hostname) and (
-        found.scheme == "https" or (found.scheme == "http" and found.hostname in _LOOPBACK)
-    )
 
 
 class OidcIssuer:
@@ -127,7 +118,7 @@ class _Keys(PyJWKClient):
         try:
             found = self._discovery.fetch_data()
             where = found.get("jwks_uri")
-            if found.get("issuer") != self._issuer or not isinstance(where, str) or not is_private(where):
+            if found.get("issuer") != self._issuer or not isinstance(where, str) or not is_guarded(where):
                 raise ValueError("its discovery document is another's, or its keys lie in the open")
             self.uri = where
             return super().fetch_data()
