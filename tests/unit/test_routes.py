@@ -57,8 +57,7 @@ def test_a_route_without_a_permission_is_found_wherever_it_is(app: FastAPI) -> N
 
 def test_without_a_token_nothing_answers_but_the_open_ones(app: FastAPI) -> None:
     with served(app) as url, httpx.Client(base_url=url, trust_env=False) as http:
-        for method, path, _ in calls(app):
+        for method, path in ((method, path) for method, path, _ in calls(app) if path not in OPEN):
             answer = http.request(method, re.sub(r"\{[^}]*\}", "1", path))
-            if path not in OPEN:
-                assert answer.status_code == 401, (method, path)
-                assert answer.headers["WWW-Authenticate"] == "Bearer"
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
