@@ -27,7 +27,7 @@ def list_principals(
 @router.post("/principals/{name}/link", response_model=schemas.Principal, summary="Say that two are one person")
 def link(name: Name, body: schemas.LinkRequest, core: Parts, caller: Administrator) -> Mapping[str, Any]:
     """From now on they count once, wherever people are counted. There is no way back."""
-    return principals.link(core.db, name, body.person, caller.name)
+    return principals.link(core.db, name, body.person, caller.counts_as)
 
 
 @router.post("/tokens", status_code=201, response_model=schemas.NewToken, summary="Make a token")
@@ -38,10 +38,10 @@ def create_token(
     this once. Nobody can give a token more than his own may do."""
     response.headers["Cache-Control"] = "no-store"
     wanted = tokens.Wanted(body.name, body.role, body.kind, body.expires, body.scopes, body.person)
-    return tokens.issue(core.db, wanted, caller.name, caller)
+    return tokens.issue(core.db, wanted, caller.counts_as, caller)
 
 
 @router.post("/tokens/{number}/revoke", response_model=schemas.TokenOf, summary="Revoke a token")
 def revoke_token(number: schemas.Number, core: Parts, caller: Administrator) -> Mapping[str, Any]:
     """It counts no more, from the next request on."""
-    return tokens.revoke(core.db, number, caller.name)
+    return tokens.revoke(core.db, number, caller.counts_as)

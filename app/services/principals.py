@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, principals, tokens
+from app.db import audit, openings, principals, tokens
 from app.db.session import Database, now
-from app.domain.errors import Conflict, Unauthorized
+from app.domain.errors import Unauthorized
 from app.domain.permissions import Caller, Role
 from app.domain.tokens import LONGEST, usable
 from app.ports import Identities
 from app.services import sign_in
-from app.services.tokens import PREFIX, Wanted, check_live, fresh, give, hashed, issue, known, named, shown, tell_of
+from app.services.tokens import PREFIX, Wanted, check_live, fresh, give, hashed, issue, shown, tell_of, unite
 
 ADMIN = "admin"
 
@@ -55,23 +55,15 @@ def link(db: Database, name: str, person: str, by: str) -> Mapping[str, Any]:
 
     Raises:
         NotFound: one of them is not there.
-        Conflict: a person would become a machine's.
     """
     with db.begin() as session:
-        for one in (name, person):
-            known(session, one)
-        rows = principals.locked(session, [name, person])
-        if rows[person].kind == "machine" and rows[name].kind != "machine":
-            raise Conflict(f"{person} is a machine.", f"Link the machine to {name} instead.")
-        if rows[name].person != rows[person].person:
-            principals.join_people(session, rows[name].person, rows[person].person)
-            body = {
-                "name": named(session, name),
-                "role": rows[name].role,
-                "person": named(session, rows[person].person),
-            }
-            audit.append(session, "principal.linked", {**body, "by": named(session, by)})
-        return shown(principals.locked(session, [name])[name])
+        news = unite(session, name, person)
+        row = principals.locked(session, [name])[name]
+        if news:
+            body = {"name": openings.person(session, name), "role": row.role, "with": openings.person(session, person)}
+            one = {"person": openings.person(session, row.person), "by": openings.person(session, by)}
+            audit.append(session, "principal.linked", {**body, **one})
+        return shown(row)
 
 
 def bootstrap(db: Database, file: Path, anew: bool = True) -> bool:
@@ -90,14 +82,14 @@ def bootstrap(db: Database, file: Path, anew: bool = True) -> bool:
     with db.begin() as session:
         if principals.add(session, ADMIN, Role.ADMIN, "person"):
             row = principals.locked(session, [ADMIN])[ADMIN]
-            tell_of(session, row, "bootstrap")
+            tell_of(session, row, None)
         else:
             # Several processes may start at the same moment: the row is the line in which they stand.
             row = principals.locked(session, [ADMIN])[ADMIN]
             if not _is_needed(session, anew) or row.role != Role.ADMIN or row.issuer is not None:
                 draft.unlink()
                 return False
-        give(session, row, token, "bootstrap", LONGEST, None)
+        give(session, row, token, None, LONGEST, None)
         draft.replace(file)
     return True
 

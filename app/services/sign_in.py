@@ -5,16 +5,15 @@ import re
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, principals
+from app.db import audit, openings, principals
 from app.db.models import Principal
 from app.db.session import Database
 from app.domain.errors import Conflict, Forbidden
 from app.domain.permissions import Caller, Role
 from app.domain.tokens import usable
 from app.ports import Identity
-from app.services.tokens import RESERVED, named, tell_of
+from app.services.tokens import tell_of
 
-BY = "issuer"
 _ODD = re.compile(r"[^A-Za-z0-9._@-]+")
 _LONGEST = 80
 
@@ -51,7 +50,7 @@ def _meet(session: Session, found: Identity, machine: bool) -> Principal:
         for name in _names(found):
             if principals.add(session, name, found.role, _kind(machine), found.issuer, found.subject):
                 row = principals.locked(session, [name])[name]
-                tell_of(session, row, BY)
+                tell_of(session, row, None)
                 return row
             # The name is somebody else's, or this very identity was added at the same moment by another request.
             row = principals.by_subject(session, found.issuer, found.subject)
@@ -62,7 +61,13 @@ def _meet(session: Session, found: Identity, machine: bool) -> Principal:
     row = principals.locked(session, [row.name])[row.name]
     if (row.role, row.kind) != (found.role, _kind(machine)):
         row.role, row.kind = found.role, _kind(machine)
-        body = {"name": named(session, row.name), "role": row.role, "kind": row.kind, "by": BY, "issuer": row.issuer}
+        body = {
+            "name": openings.person(session, row.name),
+            "role": row.role,
+            "kind": row.kind,
+            "by": None,
+            "issuer": row.issuer,
+        }
         audit.append(session, "principal.changed", body)
     return row
 
@@ -73,4 +78,4 @@ def _names(found: Identity) -> list[str]:
     mark = hashlib.sha256(f"{found.issuer}\n{found.subject}".encode()).hexdigest()
     wished = _ODD.sub("-", found.name)[:_LONGEST].strip("-")
     marked = [f"{wished or 'somebody'}.{mark[:length]}" for length in (8, 16)]
-    return [wished, *marked] if wished and wished not in RESERVED else marked
+    return [wished, *marked] if wished else marked

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, principals, tokens
+from app.db import audit, openings, principals, tokens
 from app.db.models import Principal, Token
 from app.db.session import Database, now
 from app.domain.errors import Conflict, Invalid, NotFound, Unauthorized
@@ -19,8 +19,6 @@ from app.domain.tokens import LIFETIME, check_giver, check_kind, check_lifetime,
 
 PREFIX = "hg_"
 NAME = re.compile(r"[A-Za-z0-9._@-]{1,100}\Z")
-# What leaves call Headgate's own doings; nobody may be called that.
-RESERVED = frozenset({"bootstrap", "issuer"})
 Kind = Literal["person", "machine"]
 
 
@@ -47,11 +45,6 @@ def hashed(token: str) -> str:
     """What is kept of a token."""
     # A token holds 256 random bits, so a plain hash cannot be guessed back and needs no salt.
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def named(session: Session, name: str) -> str:  # noqa: ARG001 -- the place at which leaves will learn pseudonyms
-    """How leaves call somebody."""
-    return name
 
 
 def issue(db: Database, wanted: Wanted, by: str, giver: Caller | None = None) -> Mapping[str, Any]:
@@ -81,14 +74,28 @@ def _new(session: Session, wanted: Wanted, role: str, by: str) -> Principal:
         raise Invalid("name", "up to 100 letters, digits, dots, dashes, underscores and @", "Choose another name.")
     machine = wanted.kind == "machine" or (wanted.kind is None and role == Role.CI)
     check_kind(role, machine)
-    if wanted.name in RESERVED or not principals.add(session, wanted.name, role, "machine" if machine else "person"):
+    if not principals.add(session, wanted.name, role, "machine" if machine else "person"):
         remedy = "Choose another name; or leave out the role for another token of that principal."
         raise Conflict(f"There is already a principal named {wanted.name}.", remedy)
     if wanted.person is not None:
-        principals.join_people(session, wanted.name, known(session, wanted.person).person)
+        unite(session, wanted.name, wanted.person)
     row = principals.locked(session, [wanted.name])[wanted.name]
     tell_of(session, row, by)
     return row
+
+
+def unite(session: Session, name: str, other: str) -> bool:
+    """Make two identities, and all that are one with either of them, one person; False where they are already. A person
+    is never called by the name of her machine. Raises NotFound."""
+    for one in (name, other):
+        known(session, one)
+    rows = principals.locked(session, [name, other])
+    person, into = rows[name].person, rows[other].person
+    if known(session, into).kind == "machine":
+        person, into = into, person
+    if person != into:
+        principals.join_people(session, person, into)
+    return person != into
 
 
 def _existing(session: Session, wanted: Wanted) -> Principal:
@@ -111,26 +118,31 @@ def known(session: Session, name: str) -> Principal:
     return found
 
 
-def tell_of(session: Session, row: Principal, by: str) -> None:
-    """The leaf of a new principal. The issuer's own name for somebody stays out of it."""
-    body = {"name": named(session, row.name), "role": row.role, "kind": row.kind, "by": named(session, by)}
-    body["person"] = named(session, row.person)
+def tell_of(session: Session, row: Principal, by: str | None) -> None:
+    """The leaf of a new principal; `by` None: Headgate itself. The issuer's own name for somebody stays out of it."""
+    body = {
+        "name": openings.person(session, row.name),
+        "role": row.role,
+        "kind": row.kind,
+        "by": by and openings.person(session, by),
+    }
+    body["person"] = openings.person(session, row.person)
     audit.append(session, "principal.created", body if row.issuer is None else {**body, "issuer": row.issuer})
 
 
 def give(
-    session: Session, principal: Principal, token: str, by: str, expires: timedelta, scopes: Sequence[str] | None
+    session: Session, principal: Principal, token: str, by: str | None, expires: timedelta, scopes: Sequence[str] | None
 ) -> Token:
     """Keep a token's hash, and tell the trail."""
     row = tokens.add(session, principal.name, hashed(token), scopes, now(session) + expires)
     body = {
         "token": row.id,
-        "name": named(session, principal.name),
+        "name": openings.person(session, principal.name),
         "role": principal.role,
         "kind": principal.kind,
         "scopes": sorted(usable(principal.role, principal.kind == "machine", scopes)),
         "expires": row.expires_at.isoformat(),
-        "by": named(session, by),
+        "by": by and openings.person(session, by),
     }
     audit.append(session, "token.created", body)
     return row
@@ -149,8 +161,8 @@ def revoke(db: Database, number: int, by: str) -> Mapping[str, Any]:
         principal = known(session, row.principal)
         if row.revoked_at is None:
             row.revoked_at = now(session)
-            body = {"token": row.id, "name": named(session, row.principal), "role": principal.role}
-            audit.append(session, "token.revoked", {**body, "by": named(session, by)})
+            body = {"token": row.id, "name": openings.person(session, row.principal), "role": principal.role}
+            audit.append(session, "token.revoked", {**body, "by": by and openings.person(session, by)})
         return {**shown(principal), **_told(row, now(session))}
 
 
