@@ -62,7 +62,7 @@ def issuer() -> Iterator[Issuer]:
 def api(database: Database, tmp_path: Path, issuer: Issuer) -> Iterator[Api]:
     world = World(database, tmp_path)
     trusted = OidcIssuer(Trust(issuer.url, AUDIENCE, ROLES, ["robots"]), pause_s=0)
-    app = create_app(world.core, lambda headers, body, now: None, world.store, trusted)
+    app = create_app(world.core, lambda headers, body, now: None, world.store, identities=trusted)
     with served(app) as url, httpx.Client(base_url=url, trust_env=False) as http:
         yield Api(database, http)
 
