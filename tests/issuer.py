@@ -20,7 +20,8 @@ _RSA = rsa.generate_private_key(65537, 2048)  # takes a while: one for all tests
 
 
 class Issuer:
-    """`keys` are by `kid` the private key and its algorithm; `asked` are the paths that somebody read."""
+    """`keys` are by `kid` the private key and its algorithm; `asked` are the paths that somebody read; while
+    `answering` is not set, it hangs."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -29,6 +30,8 @@ class Issuer:
         self.answers: dict[str, bytes] = {}
         self.extra_keys: list[dict[str, Any]] = []
         self.away = False
+        self.answering = threading.Event()
+        self.answering.set()
 
     def document(self, path: str) -> bytes:
         """What it answers at a path; a test may have put something else there."""
@@ -81,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         issuer: Issuer = self.server.issuer  # type: ignore[attr-defined]  # put there above
         issuer.asked.append(self.path)
+        issuer.answering.wait(60)
         body = b"" if issuer.away else issuer.document(self.path)
         self.send_response(503 if issuer.away else 200)
         self.send_header("Content-Length", str(len(body)))

@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
@@ -253,6 +254,28 @@ def test_keys_that_others_could_change_on_their_way_are_not_taken(issuer: Issuer
     issuer.answers["/.well-known/openid-configuration"] = json.dumps(discovery).encode()
     with pytest.raises(Transient, match="in the open"):
         trusting(issuer).verify(issuer.token())
+
+
+def test_a_discovery_document_of_another_issuer_names_no_keys_of_ours(issuer: Issuer) -> None:
+    discovery = {"issuer": "https://evil.example", "jwks_uri": f"{issuer.url}/keys"}
+    issuer.answers["/.well-known/openid-configuration"] = json.dumps(discovery).encode()
+    with pytest.raises(Transient, match="another's"):
+        trusting(issuer).verify(issuer.token())
+
+
+def test_a_known_key_does_not_wait_while_the_issuer_hangs(issuer: Issuer) -> None:
+    trusted, good, made_up = trusting(issuer), issuer.token(), issuer.token({"kid": "made up"})
+    trusted.verify(good)
+    reads = len(issuer.asked)
+    issuer.answering.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(trusted.verify, made_up)
+        while len(issuer.asked) == reads:
+            time.sleep(0.01)
+        assert trusted.verify(good).name == "ada"
+        assert not waiting.done()
+        issuer.answering.set()
+        assert isinstance(waiting.exception(60), Unauthorized | Transient)
 
 
 def test_which_addresses_are_guarded() -> None:
