@@ -1,12 +1,12 @@
-"""All SQL about principals, approvals and idempotent answers."""
+"""All SQL about principals and idempotent answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.models import Approval, IdempotentAnswer, Principal
+from app.db.models import IdempotentAnswer, Principal
 from app.db.session import insert_or_ignore, now
 
 
@@ -22,15 +22,6 @@ def by_token(session: Session, token_hash: str) -> Principal | None:
 
 def count(session: Session) -> int:
     return session.execute(select(func.count()).select_from(Principal)).scalar_one()
-
-
-def add_approval(session: Session, row: Approval) -> None:
-    session.add(row)
-    session.flush()
-
-
-def approvals(session: Session, promotion_id: int) -> Sequence[Approval]:
-    return session.scalars(select(Approval).where(Approval.promotion_id == promotion_id).order_by(Approval.id)).all()
 
 
 def answer(session: Session, principal: str, key: str) -> IdempotentAnswer | None:
