@@ -42,6 +42,22 @@ class DecisionRequest(_Body):
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+class Revocation(_Body):
+    """Taking an approval back."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    person: Annotated[
+        str | None, Field(min_length=1, max_length=255, description="whose; without it one's own, for all but admins")
+    ] = None
+
+
+class BreakGlassRequest(_Body):
+    """Asking for the emergency way, bound to the digest that was seen."""
+
+    digest: Annotated[Digest, Field(description="the promotion's `digest`, echoed")]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
 class CanaryDecision(_Body):
     """The answer to an inconclusive canary."""
 
@@ -87,6 +103,7 @@ class PromotionSummary(BaseModel):
 class Promotion(PromotionSummary):
     """A promotion with all that is known about it."""
 
+    digest_parts: Annotated[dict[str, str] | None, Field(description="what `digest` is made of; from APPROVAL on")]
     policy: dict[str, Any]
     policy_digest: str
     trigger: dict[str, Any]
@@ -103,7 +120,12 @@ class Promotion(PromotionSummary):
         list[dict[str, Any]],
         Field(description="native model, ONNX Runtime and served release side by side, by kind of rows"),
     ]
-    approvals: list[dict[str, Any]]
+    approval: Annotated[
+        dict[str, Any] | None,
+        Field(description="in APPROVAL and ROLLOUT: who approved, what is missing, who is excluded, what is frozen"),
+    ]
+    break_glass: Annotated[dict[str, Any] | None, Field(description="the emergency way: who asked, and until when")]
+    approvals: Annotated[list[dict[str, Any]], Field(description="each word that was said, also those taken back")]
 
 
 class Checkpoint(BaseModel):
@@ -116,12 +138,21 @@ class Checkpoint(BaseModel):
     keys: Annotated[list[str], Field(description="the public keys, as verifiers take them")]
 
 
+class Opening(BaseModel):
+    """What a salted hash in a leaf stands for: HMAC-SHA256 with the salt as key over the value (UTF-8) is its hash."""
+
+    token: Annotated[str, Field(description="as the leaf has it: person:<hash> or said:<hash>")]
+    salt: Annotated[str, Field(description="32 bytes in hex")]
+    value: str
+
+
 class Proof(BaseModel):
     """That a leaf is in the trail: hash `leaf`, walk up `path`, and compare with the checkpoint's root."""
 
     seq: int
     leaf: Annotated[str, Field(description="the very bytes that are hashed: canonical JSON (RFC 8785)")]
     path: Annotated[list[str], Field(description="sister hashes from the leaf up (RFC 6962), in base64")]
+    openings: Annotated[list[Opening], Field(description="the names and words in it, unless they were erased")]
     checkpoint: Checkpoint
 
 
@@ -153,6 +184,10 @@ class Served(BaseModel):
     leaf: Annotated[int, Field(description="the leaf that says so")]
     requested_by: str | None
     policy: Annotated[str, Field(description="the policy's digest")]
+    intended: Annotated[
+        dict[str, Any] | None,
+        Field(description="a weight that was announced, of which the trail did not say by then whether it was set"),
+    ]
     decisions: Annotated[list[dict[str, Any]], Field(description="who approved or rejected what, each with its leaf")]
     evidence: Annotated[dict[str, dict[str, Any]], Field(description="by step the evidence's digest and its leaf")]
 

@@ -48,9 +48,7 @@ def promotion(found: Mapping[str, Any]) -> None:
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
     _evidence(found["evidence"])
     parity(found["parity"])
-    for approval in found["approvals"]:
-        line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
-        out.print(line, highlight=False, markup=False)
+    _approvals(found)
     for reason in found["progress"].get("inconclusive", ()):
         out.print(f"decide    {reason}", highlight=False, markup=False, soft_wrap=True)
     if found["state"] == "APPROVAL":
@@ -58,6 +56,31 @@ def promotion(found: Mapping[str, Any]) -> None:
         out.print(f"next      {hint}", highlight=False, markup=False, soft_wrap=True)
     if found["progress"].get("question"):
         out.print(f"question  {found['progress']['question']}", highlight=False, markup=False)
+
+
+def _approvals(found: Mapping[str, Any]) -> None:
+    """Who said what, what is missing, who cannot say it, and what keeps all of it from being carried out."""
+    for word in found["approvals"]:
+        back = f" (taken back by {word['revoked_by']})" if word["revoked_by"] else ""
+        _line("", f"{word['person']} ({word['role']}): {word['decision']}: {word['reason']}{back}")
+    if (glass := found["break_glass"]) is not None:
+        _line("GLASS", f"{'broken' if glass['open'] else 'asked for'} by {' and '.join(glass['by'])}, {glass['until']}")
+    asked = found["approval"]
+    if asked is None:
+        return
+    roles = [f"{count} of them by {role}" for role, count in asked["missing_roles"].items()]
+    if asked["missing"]:
+        _line("missing", ", ".join([f"{asked['missing']} of {asked['required']} approvals", *roles]))
+    for person, why in asked["excluded"].items():
+        _line("excluded", f"{person}: {why}")
+    if (cold := asked["frozen"]) is not None:
+        _line("frozen", f"until {cold['until'] or 'further notice'}: {cold['reason']}")
+    if asked["required"] and found["state"] == "APPROVAL":
+        _line("expires", asked["expires_at"])
+
+
+def _line(label: str, text: str) -> None:
+    out.print(f"{label:<9} {text}".lstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _evidence(evidence: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from app.domain.freeze import Frozen, frozen
 from app.domain.permissions import PERMISSIONS, Permission
 from app.domain.policy import EnvironmentPolicy
 
-APPROVE, REJECT, CONTINUE, BREAK_GLASS = "approve", "reject", "continue", "break-glass"
+APPROVE, REJECT, REVOKE, CONTINUE, BREAK_GLASS = "approve", "reject", "revoke", "continue", "break-glass"
 _BREAKERS = frozenset(role for role, granted in PERMISSIONS.items() if Permission.BREAK_GLASS in granted)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import approvals, audit, promotions
+from app.db import approvals, audit, openings, promotions
 from app.db.models import Approval, Promotion
 from app.db.session import now
-from app.domain.approvals import APPROVE, BREAK_GLASS, CONTINUE, REJECT, Decision, Outcome, Verdict, objection
+from app.domain.approvals import APPROVE, BREAK_GLASS, CONTINUE, REJECT, REVOKE, Decision, Outcome, Verdict, objection
 from app.domain.errors import Conflict, Forbidden
 from app.domain.permissions import Action, Caller, Role
 from app.domain.promotion import State
@@ -39,7 +39,7 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
         if any(_repeats(said, word) for said in approvals.of(session, promotion_id)):
             raise Conflict(f"{word.person} has already decided on this digest.")
         _add(session, row, word, reason)
-        receipt = audit.append(session, "approval", _leaf(row, word, reason))
+        receipt = audit.append(session, "approval", _leaf(session, row, word, reason))
         promotions.wake(session, promotion_id)
     core.queue.advance(promotion_id)
     return receipt.seq
@@ -68,9 +68,9 @@ def revoke(core: Core, promotion_id: int, caller: Caller, reason: str, person: s
         for word in mine:
             word.revoked_at, word.revoked_by = now(session), caller.counts_as
         session.flush()
-        body = {"promotion": row.id, "by": caller.counts_as, "role": caller.role, "decision": "revoke"}
-        told = {"person": whose, "digest": row.digest, "policy": row.policy_digest, "reason": reason}
-        receipt = audit.append(session, "approval.revoked", body | told)
+        taken_back = _word(session, caller, REVOKE, row.digest or "")
+        body = _leaf(session, row, taken_back, reason) | {"person": openings.person(session, whose)}
+        receipt = audit.append(session, "approval.revoked", body)
         _follow_revocation(session, row, caller, reason)
     core.queue.advance(promotion_id)
     return receipt.seq
@@ -109,7 +109,7 @@ def break_glass(core: Core, promotion_id: int, caller: Caller, digest: str, reas
         if after is None or after.glass is None:
             raise Conflict(f"Promotion {row.id} went on meanwhile.")
         glass = {"open": after.glass.open, "until": after.glass.until.isoformat()}
-        receipt = audit.append(session, "break-glass", _leaf(row, word, reason) | glass)
+        receipt = audit.append(session, "break-glass", _leaf(session, row, word, reason) | glass)
         by = " and ".join(after.glass.by)
         writeback.tell_break_glass(session, row, f"{by}, until {glass['until']}: {reason}")
         promotions.wake(session, promotion_id)
@@ -136,10 +136,10 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
             word = _word(session, caller, CONTINUE, row.digest or "", row.progress["weight"])
             _object(session, row, word)
             _add(session, row, word, reason)
-            audit.append(session, "canary.decision", _leaf(row, word, reason) | {"weight": word.weight})
+            audit.append(session, "canary.decision", _leaf(session, row, word, reason) | {"weight": word.weight})
             promotions.wake(session, promotion_id)
         else:
-            stop(session, row, State.ROLLED_BACK, reason or f"{caller.name} rolled it back", caller.name)
+            stop(session, row, State.ROLLED_BACK, reason or f"{caller.name} rolled it back", caller.counts_as)
     core.queue.advance(promotion_id)
     return row
 
@@ -213,13 +213,13 @@ def _add(session: Session, row: Promotion, word: Decision, reason: str) -> None:
     approvals.add(session, approval)
 
 
-def _leaf(row: Promotion, word: Decision, reason: str) -> dict[str, Any]:
+def _leaf(session: Session, row: Promotion, word: Decision, reason: str) -> dict[str, Any]:
     return {
         "promotion": row.id,
-        "by": word.person,
+        "by": openings.person(session, word.person),
         "role": word.role,
         "decision": word.decision,
         "digest": word.digest,
         "policy": row.policy_digest,
-        "reason": reason,
+        "reason": openings.said(session, reason, word.person),
     }

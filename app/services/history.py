@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import approvals, audit, promotions, registry, releases
+from app.db import approvals, audit, openings, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
 from app.domain import replay
@@ -35,6 +35,7 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
     steps = promotions.steps(session, row.id)
     evidence = {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence}
     verdict = review.verdict(session, row)
+    approval = verdict.as_json() if verdict is not None else None
     return {
         **_summary(row),
         "digest_parts": approvals.parts(session, row.id, row.digest),
@@ -51,7 +52,8 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
         "steps": [_step(step) for step in steps],
         "evidence": evidence,
         "parity": three_way(evidence),
-        "approval": verdict.as_json() if verdict is not None else None,
+        "approval": approval,
+        "break_glass": (approval or evidence.get("approval", {})).get("break_glass"),
         "approvals": [_approval(row) for row in approvals.of(session, row.id)],
     }
 
@@ -74,12 +76,14 @@ def serving(db: Database, model: str | None, environment: str | None, at: dateti
 
 def at_a_time(db: Database, model: str, environment: str | None, at: datetime) -> list[dict[str, Any]]:
     """What of a model served at a time, with which weights, who had approved it, and on which evidence: as the audit
-    trail tells it, each claim with its leaf. Nothing else is asked, so that it holds for any time and for deleted rows.
+    trail tells it, each claim with its leaf. Nothing else is asked, so that it holds for any time and for
+    deleted rows; only names and typed words are looked up, as far as nobody was erased.
     """
     until = at.astimezone(UTC).isoformat(timespec="microseconds")
     with db.read() as session:
         found = replay.serving(audit.about(session, model, replay.ABOUT, until))
-    return [row.as_json() for row in found if environment in (None, row.story.environment)]
+        told = [row.as_json() for row in found if environment in (None, row.story.environment)]
+        return [openings.opened(session, row) for row in told]
 
 
 def changes(db: Database, model: str | None, before: int | None) -> dict[str, Any]:

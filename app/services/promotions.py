@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, fences, promotions, releases
+from app.db import audit, fences, openings, promotions, releases
 from app.db.models import Promotion, Release
 from app.db.promotions import Claim
 from app.db.session import now
@@ -80,21 +80,22 @@ def open_promotion(
 
     Returns None where the version is already on its way or already serves.
     """
-    version, environment = wanted
+    (version, environment), who = wanted, person or principal
     older = promotions.open_for(session, policy.model, environment)
     serving = releases.in_role(session, policy.model, environment, releases.STABLE)
     if occupied(version, older, serving) is not None:
         return None
     for row in older:
-        stop(session, row, State.SUPERSEDED, f"version {version} was requested instead", principal)
-    row = _insert(session, policy, wanted, trigger, (principal, person or principal), reason)
+        stop(session, row, State.SUPERSEDED, f"version {version} was requested instead", who)
+    row = _insert(session, policy, wanted, trigger, (principal, who), reason)
     body = {
         "promotion": row.id,
         "model": policy.model,
         "version": version,
         "environment": environment,
         "trigger": dict(trigger),
-        "by": principal,
+        "by": who and openings.person(session, who),
+        "reason": _for_leaf(session, reason, who),
         "policy": row.policy_digest,
     }
     audit.append(session, "promotion.requested", body)
@@ -151,13 +152,14 @@ def stop(session: Session, row: Promotion, state: State, reason: str, by: str | 
     which first undoes what it did outside. The first request to stop wins."""
     if row.stop or row.state in ENDED:
         return
-    audit.append(session, "promotion.stop", {"promotion": row.id, "to": state.value, "reason": reason, "by": by})
+    told = {"to": state.value, "reason": _for_leaf(session, reason, by), "by": by and openings.person(session, by)}
+    audit.append(session, "promotion.stop", {"promotion": row.id, **told})
     row.stop = {"state": state.value, "reason": reason, "by": by}
     if row.state == State.REQUESTED.value:
         # Nothing was done outside yet: a higher epoch shuts out whoever holds it, and the row ends at once.
         row.lease_epoch = fences.issue(session, row.model, row.environment)
         session.flush()
-        transition(session, row, Claim(row.id, State.REQUESTED, row.lease_epoch, ""), state, reason, {})
+        transition(session, row, Claim(row.id, State.REQUESTED, row.lease_epoch, ""), state, reason, {}, by=by)
         return
     row.next_run_at = now(session)
     session.flush()
@@ -171,9 +173,10 @@ def transition(
     reason: str,
     evidence: Mapping[str, Any],
     delay: timedelta = timedelta(0),
+    by: str | None = None,
 ) -> None:
     """Write a new state, and in the same transaction everything that must be true with it: the step's record, the
-    release, the audit leaf, and what MLflow is to be told.
+    release, the audit leaf, and what MLflow is to be told. `by` is the person whose words `reason` are.
 
     Raises:
         LostLease: the promotion no longer stands where `held` says.
@@ -195,7 +198,7 @@ def transition(
         "environment": row.environment,
         "from": held.state.value,
         "to": after.value,
-        "reason": reason,
+        "reason": _for_leaf(session, reason, by),
         "evidence": evidence_digest,
         "digest": row.digest,
         "policy": row.policy_digest,
@@ -204,6 +207,11 @@ def transition(
     audit.append(session, "promotion.transition", body)
     if after in ENDED:
         promotions.wake_waiting(session, row.model, row.environment)
+
+
+def _for_leaf(session: Session, reason: str, by: str | None) -> str:
+    """Our own words as they are, a person's as a salted hash: leaves cannot be erased, what somebody typed must be."""
+    return openings.said(session, reason, by) if reason and by is not None else reason
 
 
 def _next_run(session: Session, before: State, after: State, delay: timedelta) -> datetime | None:
@@ -246,7 +254,8 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
         row.policy = freeze(rules_for(core.policies.policy(row.model), row.environment))
         row.policy_digest = digest_json(row.policy)
-        audit.append(session, "promotion.retry", {"promotion": row.id, "by": by, "policy": row.policy_digest})
+        told = {"by": openings.person(session, by), "policy": row.policy_digest}
+        audit.append(session, "promotion.retry", {"promotion": row.id, **told})
         row.lease_epoch = fences.issue(session, row.model, row.environment)
         row.stop, row.digest = None, None
         session.flush()

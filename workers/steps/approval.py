@@ -17,7 +17,7 @@ def run(context: Context) -> Outcome:
     if verdict is None:
         raise Fault("a promotion without a digest waits for approval")
     if verdict.outcome is Answer.DENIED:
-        return End(State.DENIED, f"{verdict.rejected_by} rejected it")
+        return End(State.DENIED, f"{verdict.rejected_by} rejected it", by=verdict.rejected_by)
     if context.voided:
         return End(State.FAILED, context.voided)
     if verdict.outcome is Answer.EXPIRED:
