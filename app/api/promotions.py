@@ -128,8 +128,8 @@ def revoke(promotion_id: schemas.Number, body: schemas.Revocation, core: Parts, 
 def break_glass(
     promotion_id: schemas.Number, body: schemas.BreakGlassRequest, core: Parts, caller: Breaker
 ) -> dict[str, Any]:
-    """Two people who ask within the policy's time box stand for all approvals that are missing, and pass a freeze, for a
-    rollout that begins within it. Gates, parity, the digest and a rejection hold all the same."""
+    """Two people who ask within the policy's time box stand for all approvals that are missing, and pass a freeze, for
+    a rollout that begins within it. Gates, parity, the digest and a rejection hold all the same."""
     seq = approvals.break_glass(core, promotion_id, caller, body.digest, body.reason)
     return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
 

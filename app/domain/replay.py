@@ -34,8 +34,8 @@ class Story:
 class Serving:
     """One release that answered: its share of the traffic in percent, since when, and the leaf that says so.
 
-    `intended` is a share that was announced, and of which the trail does not say yet whether it was given: from the leaf
-    that announces it on, for as long as nobody knows, either may be the truth.
+    `intended` is a share that was announced, and of which the trail does not say yet whether it was given: as long as
+    nobody knows, either may be the truth.
     """
 
     story: Story
