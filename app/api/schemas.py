@@ -206,6 +206,11 @@ class Plan(BaseModel):
     parity: dict[str, Any]
     gates: Annotated[list[dict[str, Any]], Field(description="each with its limits; parity comes before them")]
     approvals: dict[str, Any]
+    freeze: Annotated[list[dict[str, Any]], Field(description="when no traffic may be moved")]
+    frozen: Annotated[dict[str, Any] | None, Field(description="the freeze that holds now, and until when")]
+    break_glass: Annotated[
+        dict[str, Any] | None, Field(description="the emergency way's time box; null: there is none")
+    ]
     rollout: Annotated[dict[str, Any], Field(description="steps in percent; a first release takes all at once")]
     target: Annotated[dict[str, Any], Field(description="kind null is the workers' own setting")]
     serves_now: dict[str, Any] | None

@@ -149,7 +149,9 @@ def plan(found: Mapping[str, Any]) -> None:
     out.print(head, style="bold", highlight=False)
     rules, rollout, data = found["approvals"], found["rollout"], found["data"] or {}
     now, older = found["serves_now"], found["supersedes"]
-    approvals = f"{rules['required']} by {' or '.join(rules['roles'])}, within {rules['expires']}"
+    roles = "".join(f", {count} of them by {role}" for role, count in rules["by_role"].items())
+    approvals = f"{rules['required']} by {' or '.join(rules['roles'])}{roles}, within {rules['expires']}"
+    cold = found["frozen"]
     rows = f"{data['rows']} rows of {data['uri']}, {data['digest'] or 'digest not known yet'}" if data else ""
     lines = {
         "refused": found["refused"],
@@ -160,6 +162,7 @@ def plan(found: Mapping[str, Any]) -> None:
         "parity": _words(found["parity"]),
         **{f"gate {at}": _words(gate) for at, gate in enumerate(found["gates"], 1)},
         "approval": approvals,
+        "frozen": f"until {cold['until'] or 'further notice'}: {cold['reason']}" if cold else None,
         "rollout": f"{', '.join(f'{step} %' for step in rollout['steps'])}, each for {rollout['soak']}",
         "target": _words(found["target"]),
         "serves": f"version {now['version']} since {now['since']}" if now else "nothing yet",
