@@ -1,13 +1,15 @@
 """The shape of a policy file: pydantic models with every bound, from which its JSON Schema is made, too."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, field_validator
 from pydantic import model_validator as model_check
 
 from app.domain.canonical import canonical
+from app.domain.freeze import minutes
 from app.domain.places import place_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
@@ -141,8 +143,64 @@ class _Approvals(_Strict):
     required: int = Field(1, ge=0, le=10)
     # Without any, nobody could answer an inconclusive gate.
     roles: tuple[Literal["reviewer", "admin"], ...] = Field(("reviewer",), min_length=1)
+    by_role: dict[Literal["reviewer", "admin"], Annotated[int, Field(ge=1, le=10)]] = Field(default_factory=dict)
     expires: Duration = timedelta(hours=72)
     prevent_self_review: bool = True
+    exclude_trainer: bool = True
+    fresh: Duration | None = None
+
+    @model_check(mode="after")
+    def _can_be_given(self) -> "_Approvals":
+        if stray := set(self.by_role) - set(self.roles):
+            raise ValueError(f"by_role names {', '.join(sorted(stray))}, which roles does not list")
+        return self
+
+
+def _quoted(value: object) -> object:
+    if isinstance(value, int):  # YAML takes 16:00 for a number, in base 60
+        raise ValueError('write a time of day in quotes, as in "16:00"')
+    return value
+
+
+class _Freeze(_Strict):
+    """When nothing may be moved: on `days`, or once, `from` a date `to` a date; in the wall-clock time of `zone`."""
+
+    reason: str = Field(min_length=1, max_length=200)
+    zone: Annotated[str, Field(max_length=100, examples=["Europe/Berlin"])] = "UTC"
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    first: date | None = Field(None, alias="from")
+    last: date | None = Field(None, alias="to")
+    start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$"), BeforeValidator(_quoted)] = "00:00"
+    end: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$"), BeforeValidator(_quoted)] = "24:00"
+
+    @field_validator("zone")
+    @classmethod
+    def _is_known(cls, zone: str) -> str:
+        # Not tried by opening it: a name such as ../x is a path there.
+        if zone not in available_timezones():
+            raise ValueError("this zone is not known; write one of the IANA time zones, as in Europe/Berlin")
+        return zone
+
+    @model_check(mode="after")
+    def _means_something(self) -> "_Freeze":
+        if not self.days and (self.first is None or self.last is None):
+            raise ValueError("give days, or both from and to")
+        if self.first is not None and self.last is not None:
+            once = (self.last, minutes(self.end)) > (self.first, minutes(self.start))
+            if self.last < self.first or not (self.days or once):
+                raise ValueError("to must come after from")
+        return self
+
+
+class _BreakGlass(_Strict):
+    within: Duration = timedelta(minutes=30)
+
+    @field_validator("within")
+    @classmethod
+    def _is_a_time_box(cls, within: timedelta) -> timedelta:
+        if not timedelta(0) < within <= timedelta(days=1):
+            raise ValueError("write more than nothing and at most 1d")
+        return within
 
 
 class _Guardrails(_Strict):
@@ -176,6 +234,11 @@ class _Environment(_Strict):
     parity: _Parity = _Parity()
     gates: tuple[_Gate, ...] = ()
     approvals: _Approvals = _Approvals()
+    freeze: tuple[_Freeze, ...] = Field((), max_length=20)
+    break_glass: Annotated[
+        _BreakGlass | None,
+        BeforeValidator(lambda value: None if value is False else value, _BreakGlass | Literal[False]),
+    ] = _BreakGlass()
     rollout: _Rollout = _Rollout()
     target: _Target = _Target()
 

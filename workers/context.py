@@ -10,38 +10,34 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import principals, promotions, releases
+from app.db import promotions, releases
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
+from app.domain.approvals import Decision, Outcome, Verdict, judge
 from app.domain.errors import LostLease
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import State
 from app.parts import Core, Plant, Timing
 from app.policy_files import thaw
 from app.ports import Registry, Route
+from app.services import digest, review
 from app.services import releases as release_service
-from app.services.digest import of_evidence
+from app.services.effects import Effect
+from app.services.effects import intend as announce
 
 Evidence = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """One recorded decision of a person on this promotion; `weight` is the one that an asking canary stood at."""
-
-    principal: str
-    role: str
-    decision: str
-    digest: str
-    weight: int | None
-
-
-@dataclass(frozen=True)
 class Context:
     """One look at one promotion. `evidence` is by state; `champion` is that of the live release, if any; `leftovers`
-    are (target, name) of releases that should no longer run. `hold` raises LostLease where another worker has the
-    promotion now, and is asked before anything is moved; `vouch` does so, too, and renews the canary's lease.
+    are (target, name) of releases that should no longer run. `voided` says why the digest no longer stands for what is
+    recorded, `verdict` whether people's words let it go on: both where it waits for approval or rolls out.
+
+    `intend` is asked before anything is moved. It writes down in the audit trail what is about to be, and gives None
+    where what allows it has changed since this look; it and `vouch`, which renews the canary's lease, raise LostLease
+    where another worker has the promotion now. `effects` are those that were announced.
     `fence` is the token that goes with every call that changes a server or the router. `taken_over` says that an
     earlier holder of this step never gave it back: it may be dead, or stopped and about to go on."""
 
@@ -57,7 +53,8 @@ class Context:
     entered_at: datetime
     now: datetime
     digest: str | None
-    digest_now: str | None
+    voided: str
+    verdict: Verdict | None
     decisions: Sequence[Decision]
     blocked_by: int | None
     routes: list[Route]
@@ -65,7 +62,8 @@ class Context:
     leftovers: Sequence[tuple[str, str]]
     fence: int
     taken_over: bool
-    hold: Callable[[], None]
+    intend: Callable[[Mapping[str, Any], bool], Effect | None]
+    effects: Sequence[Effect]
     vouch: Callable[[], None]
     registry: Registry
     plant: Plant
@@ -94,14 +92,24 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
     serving = releases.serving(session)
     routes = release_service.routes_of(serving)
     stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
+    policy, facts, effects = thaw(row.policy), review.facts_of(row, steps), list[Effect]()
+    waits = review.waits(row)
+    decisions = review.decisions_of(session, row.id) if waits else []
 
     def prolong(session: Session) -> None:
         if not promotions.renew(session, held, timing.lease):
             raise LostLease(f"promotion {held.id} is no longer held by this worker")
 
-    def hold() -> None:
+    def intend(body: Mapping[str, Any], checked: bool) -> Effect | None:
         with core.db.begin() as session:
             prolong(session)
+            # The row is locked by now: an approval is taken back before this, or after the trail has it.
+            verdict = review.again(session, row.id, policy, facts) if checked else None
+            if verdict is not None and verdict.outcome is not Outcome.APPROVED:
+                return None
+            told = {"promotion": row.id, "model": row.model, "environment": row.environment, **body}
+            effects.append(announce(session, told))
+        return effects[-1]
 
     def vouch() -> None:
         with core.db.begin() as session:
@@ -114,37 +122,29 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         version=row.version,
         environment=row.environment,
         state=State(row.state),
-        policy=thaw(row.policy),
+        policy=policy,
         evidence=evidence,
         champion=promotions.evidence(session, stable.promotion_id) if stable else None,
         progress=row.progress,
         entered_at=steps[-1].entered_at,
         now=now(session),
         digest=row.digest,
-        digest_now=_digest_now(row, evidence) if row.digest else None,
-        decisions=[
-            Decision(a.principal, a.role, a.decision, a.digest, a.weight) for a in principals.approvals(session, row.id)
-        ],
+        voided=digest.voided(session, row, steps) if waits else "",
+        verdict=judge(policy, facts, decisions, now(session)) if waits else None,
+        decisions=decisions,
         blocked_by=active.id if active is not None and active.id != row.id else None,
         routes=routes,
         route=release_service.route_of(routes, row.model, row.environment),
         leftovers=_leftovers(session, row, evidence, {release.name for release in serving}),
         fence=held.epoch,
         taken_over=row.crashes > 0,
-        hold=hold,
+        intend=intend,
+        effects=effects,
         vouch=vouch,
         registry=core.registry,
         plant=plant,
         timing=timing,
     )
-
-
-def _digest_now(row: Promotion, evidence: Mapping[str, Evidence]) -> str:
-    """The digest that what is recorded now has; of a record with holes in it none, which no approval can match."""
-    try:
-        return of_evidence(row, evidence)
-    except (KeyError, TypeError):
-        return ""
 
 
 def _leftovers(

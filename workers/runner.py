@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ from app.domain.promotion import ENDED, Done, End, Outcome, State, Wait, may_fol
 from app.domain.retry import LIMITS, SUSPECT, Again, GiveUp, Kind, backoff, counts, decide, note
 from app.parts import Core, Plant, Timing
 from app.services import releases_follow
+from app.services.effects import Effect, settle
 from app.services.promotions import transition
 from workers.context import Context, load
 from workers.steps import STEPS, undo
@@ -65,7 +66,7 @@ class Runner:
         try:
             with self._heartbeat(held):
                 outcome = self._outcome(row, context)
-            return self._record(held, outcome)
+            return self._record(held, outcome, context.effects)
         except LostLease as error:
             log.warning("step.lost_lease", extra={"promotion": held.id, "reason": error.reason})
             with self._core.db.begin() as session:
@@ -157,8 +158,8 @@ class Runner:
             return End(State(row.stop["state"]), row.stop["reason"], by=row.stop["by"])
         return None
 
-    def _record(self, held: Claim, outcome: Outcome | Retry) -> bool:
-        """Write the outcome; True where the promotion is due again at once.
+    def _record(self, held: Claim, outcome: Outcome | Retry, effects: Sequence[Effect] = ()) -> bool:
+        """Write the outcome, and how what the step changed outside went; True where the promotion is due again at once.
 
         A database that goes away at this moment is waited for, so that what the step did need not be done again. Its
         COMMIT may have been carried out all the same: then the lease was given back, and nothing is written twice.
@@ -166,7 +167,7 @@ class Runner:
         end, pause, tried = time.monotonic() + PATIENCE_S, 0.1, False
         while True:
             try:
-                again = self._record_once(held, outcome)
+                again = self._record_once(held, outcome, effects)
                 break
             except LostLease:
                 if not tried:
@@ -182,20 +183,21 @@ class Runner:
         self._core.queue.deliver()
         return again
 
-    def _record_once(self, held: Claim, outcome: Outcome | Retry) -> bool:
+    def _record_once(self, held: Claim, outcome: Outcome | Retry, effects: Sequence[Effect]) -> bool:
         try:
             with self._core.db.begin() as session:
-                return self._write(session, held, outcome)
+                return self._write(session, held, outcome, effects)
         except Conflict:
             # Another promotion became active between our look and our write: wait for its end.
             with self._core.db.begin() as session:
                 promotions.reschedule(session, held, now(session) + self._timing.tick)
             return False
 
-    def _write(self, session: Session, held: Claim, outcome: Outcome | Retry) -> bool:
+    def _write(self, session: Session, held: Claim, outcome: Outcome | Retry, effects: Sequence[Effect] = ()) -> bool:
         row = promotions.get_locked(session, held.id)
         if row is None or (row.lease_epoch, row.lease_owner) != (held.epoch, held.owner):
             raise LostLease(f"promotion {held.id} went on without this worker")
+        settle(session, effects)  # what was done outside was done, whatever becomes of this outcome
         if held.state in ENDED:
             self._write_cleanup(session, row, held, outcome)
             return False

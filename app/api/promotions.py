@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.api import schemas
-from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
+from app.api.auth import Breaker, Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
 from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
 from app.services import approvals, history, idempotency, pictures, promotions, trail
@@ -31,7 +31,9 @@ def request_promotion(
     first one's answer; the same key with another body is a conflict."""
 
     def make(keep: idempotency.Keep) -> None:
-        promotions.request(core, body.model, body.version, body.environment, body.reason, caller.name, keep)
+        promotions.request(
+            core, body.model, body.version, body.environment, body.reason, caller.name, keep, caller.counts_as
+        )
 
     answer = idempotency.once(core.db, caller.name, idempotency_key, body.model_dump(), make)
     return JSONResponse(answer, 201, {"Location": f"/api/v1/promotions/{answer['id']}"})
@@ -107,6 +109,28 @@ def decide(promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Pa
     """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict. The
     answer proves that the decision is in the audit trail: keep its `proof`."""
     seq = approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
+    return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
+
+
+@router.post(
+    "/{promotion_id}/approvals/revoke", status_code=201, response_model=schemas.Decided, summary="Take an approval back"
+)
+def revoke(promotion_id: schemas.Number, body: schemas.Revocation, core: Parts, caller: Decider) -> dict[str, Any]:
+    """It stops counting. Where the rest is not enough for a rollout under way, traffic goes back to the stable release
+    and the promotion ends ROLLED_BACK. An admin may take back anybody's."""
+    seq = approvals.revoke(core, promotion_id, caller, body.reason, body.person)
+    return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
+
+
+@router.post(
+    "/{promotion_id}/break-glass", status_code=201, response_model=schemas.Decided, summary="Ask for the emergency way"
+)
+def break_glass(
+    promotion_id: schemas.Number, body: schemas.BreakGlassRequest, core: Parts, caller: Breaker
+) -> dict[str, Any]:
+    """Two people who ask within the policy's time box stand for all approvals that are missing, and pass a freeze, for
+    a rollout that begins within it. Gates, parity, the digest and a rejection hold all the same."""
+    seq = approvals.break_glass(core, promotion_id, caller, body.digest, body.reason)
     return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
 
 

@@ -46,6 +46,22 @@ class DecisionRequest(_Body):
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+class Revocation(_Body):
+    """Taking an approval back."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    person: Annotated[
+        str | None, Field(min_length=1, max_length=255, description="whose; without it one's own, for all but admins")
+    ] = None
+
+
+class BreakGlassRequest(_Body):
+    """Asking for the emergency way, bound to the digest that was seen."""
+
+    digest: Annotated[Digest, Field(description="the promotion's `digest`, echoed")]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
 class CanaryDecision(_Body):
     """The answer to an inconclusive canary."""
 
@@ -139,6 +155,7 @@ class PromotionSummary(BaseModel):
 class Promotion(PromotionSummary):
     """A promotion with all that is known about it."""
 
+    digest_parts: Annotated[dict[str, str] | None, Field(description="what `digest` is made of; from APPROVAL on")]
     policy: dict[str, Any]
     policy_digest: str
     trigger: dict[str, Any]
@@ -155,7 +172,12 @@ class Promotion(PromotionSummary):
         list[dict[str, Any]],
         Field(description="native model, ONNX Runtime and served release side by side, by kind of rows"),
     ]
-    approvals: list[dict[str, Any]]
+    approval: Annotated[
+        dict[str, Any] | None,
+        Field(description="in APPROVAL and ROLLOUT: who approved, what is missing, who is excluded, what is frozen"),
+    ]
+    break_glass: Annotated[dict[str, Any] | None, Field(description="the emergency way: who asked, and until when")]
+    approvals: Annotated[list[dict[str, Any]], Field(description="each word that was said, also those taken back")]
 
 
 class Checkpoint(BaseModel):
@@ -214,6 +236,10 @@ class Served(BaseModel):
     leaf: Annotated[int, Field(description="the leaf that says so")]
     requested_by: str | None
     policy: Annotated[str, Field(description="the policy's digest")]
+    intended: Annotated[
+        dict[str, Any] | None,
+        Field(description="a weight that was announced, of which the trail did not say by then whether it was set"),
+    ]
     decisions: Annotated[list[dict[str, Any]], Field(description="who approved or rejected what, each with its leaf")]
     evidence: Annotated[dict[str, dict[str, Any]], Field(description="by step the evidence's digest and its leaf")]
 
@@ -232,6 +258,11 @@ class Plan(BaseModel):
     parity: dict[str, Any]
     gates: Annotated[list[dict[str, Any]], Field(description="each with its limits; parity comes before them")]
     approvals: dict[str, Any]
+    freeze: Annotated[list[dict[str, Any]], Field(description="when no traffic may be moved")]
+    frozen: Annotated[dict[str, Any] | None, Field(description="the freeze that holds now, and until when")]
+    break_glass: Annotated[
+        dict[str, Any] | None, Field(description="the emergency way's time box; null: there is none")
+    ]
     rollout: Annotated[dict[str, Any], Field(description="steps in percent; a first release takes all at once")]
     target: Annotated[dict[str, Any], Field(description="kind null is the workers' own setting")]
     serves_now: dict[str, Any] | None

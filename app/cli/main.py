@@ -166,6 +166,25 @@ def _decide(promotion_id: int, decision: str, digest: str, reason: str, json: bo
 
 
 @cli.command()
+def revoke(
+    promotion_id: Id,
+    reason: Why,
+    person: Annotated[str | None, typer.Option(help="whose approval, for admins; without it one's own")] = None,
+    json: Json = False,
+) -> None:
+    """Take an approval back; a rollout that lacks it is rolled back."""
+    body = {"reason": reason} | ({"person": person} if person else {})
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/approvals/revoke", body), json)
+
+
+@cli.command("break-glass")
+def break_glass(promotion_id: Id, digest: Digest, reason: Why, json: Json = False) -> None:
+    """In an emergency: two people who ask for it replace missing approvals and pass a freeze, for a short time."""
+    body = {"digest": digest, "reason": reason}
+    _show(Client().post(f"/api/v1/promotions/{promotion_id}/break-glass", body), json)
+
+
+@cli.command()
 def decide(
     promotion_id: Id,
     decision: Annotated[str, typer.Argument(help="continue or rollback")],
@@ -212,8 +231,12 @@ def _served(found: list[dict[str, Any]]) -> None:
     columns = ("environment", "version", "role", "weight", "since", "approved by", "digest")
     cells = []
     for row in found:
-        approved = ", ".join(said["by"] for said in row["decisions"] if said["decision"] == "approve")
-        named = (row["environment"], row["version"], row["role"], f"{row['weight']} %", row["since"])
+        stands = [said for said in row["decisions"] if not said.get("taken_back")]
+        approved = ", ".join(said["by"] for said in stands if said["decision"] == "approve")
+        broken = ", ".join(said["by"] for said in stands if said["decision"] == "break-glass")
+        approved = ", ".join(filter(None, [approved, broken and f"glass broken by {broken}"]))
+        maybe = f" (or {row['intended']['weight']} %)" if row["intended"] else ""
+        named = (row["environment"], row["version"], row["role"], f"{row['weight']} %{maybe}", row["since"])
         cells.append([*named, approved or "nobody had to", row["digest"]])
     render.table(columns, cells)
 

@@ -48,9 +48,7 @@ def promotion(found: Mapping[str, Any]) -> None:
     table(("step", "seconds"), [[s["state"], s["seconds"]] for s in found["steps"] if s["seconds"] is not None])
     _evidence(found["evidence"])
     parity(found["parity"])
-    for approval in found["approvals"]:
-        line = f"{approval['principal']} ({approval['role']}): {approval['decision']}: {approval['reason']}"
-        out.print(line, highlight=False, markup=False)
+    _approvals(found)
     for reason in found["progress"].get("inconclusive", ()):
         out.print(f"decide    {reason}", highlight=False, markup=False, soft_wrap=True)
     if found["state"] == "APPROVAL":
@@ -58,6 +56,31 @@ def promotion(found: Mapping[str, Any]) -> None:
         out.print(f"next      {hint}", highlight=False, markup=False, soft_wrap=True)
     if found["progress"].get("question"):
         out.print(f"question  {found['progress']['question']}", highlight=False, markup=False)
+
+
+def _approvals(found: Mapping[str, Any]) -> None:
+    """Who said what, what is missing, who cannot say it, and what keeps all of it from being carried out."""
+    for word in found["approvals"]:
+        back = f" (taken back by {word['revoked_by']})" if word["revoked_by"] else ""
+        _line("", f"{word['person']} ({word['role']}): {word['decision']}: {word['reason']}{back}")
+    if (glass := found["break_glass"]) is not None:
+        _line("GLASS", f"{'broken' if glass['open'] else 'asked for'} by {' and '.join(glass['by'])}, {glass['until']}")
+    asked = found["approval"]
+    if asked is None:
+        return
+    roles = [f"{count} of them by {role}" for role, count in asked["missing_roles"].items()]
+    if asked["missing"]:
+        _line("missing", ", ".join([f"{asked['missing']} of {asked['required']} approvals", *roles]))
+    for person, why in asked["excluded"].items():
+        _line("excluded", f"{person}: {why}")
+    if (cold := asked["frozen"]) is not None:
+        _line("frozen", f"until {cold['until'] or 'further notice'}: {cold['reason']}")
+    if asked["required"] and found["state"] == "APPROVAL":
+        _line("expires", asked["expires_at"])
+
+
+def _line(label: str, text: str) -> None:
+    out.print(f"{label:<9} {text}".lstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _evidence(evidence: Mapping[str, Any]) -> None:
@@ -126,7 +149,9 @@ def plan(found: Mapping[str, Any]) -> None:
     out.print(head, style="bold", highlight=False)
     rules, rollout, data = found["approvals"], found["rollout"], found["data"] or {}
     now, older = found["serves_now"], found["supersedes"]
-    approvals = f"{rules['required']} by {' or '.join(rules['roles'])}, within {rules['expires']}"
+    roles = "".join(f", {count} of them by {role}" for role, count in rules["by_role"].items())
+    approvals = f"{rules['required']} by {' or '.join(rules['roles'])}{roles}, within {rules['expires']}"
+    cold = found["frozen"]
     rows = f"{data['rows']} rows of {data['uri']}, {data['digest'] or 'digest not known yet'}" if data else ""
     lines = {
         "refused": found["refused"],
@@ -137,6 +162,7 @@ def plan(found: Mapping[str, Any]) -> None:
         "parity": _words(found["parity"]),
         **{f"gate {at}": _words(gate) for at, gate in enumerate(found["gates"], 1)},
         "approval": approvals,
+        "frozen": f"until {cold['until'] or 'further notice'}: {cold['reason']}" if cold else None,
         "rollout": f"{', '.join(f'{step} %' for step in rollout['steps'])}, each for {rollout['soak']}",
         "target": _words(found["target"]),
         "serves": f"version {now['version']} since {now['since']}" if now else "nothing yet",

@@ -143,7 +143,9 @@ class Delivery(Base):
 
 
 class Promotion(Base):
-    """One request to bring one version to one environment. The row is the queue: `next_run_at` says when it is due."""
+    """One request to bring one version to one environment. The row is the queue: `next_run_at` says when it is due.
+
+    `requested_by` is the identity that asked, `requester` the person behind it; both are NULL where MLflow asked."""
 
     __tablename__ = "promotions"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -154,6 +156,7 @@ class Promotion(Base):
     reason: Mapped[str] = mapped_column(Prose, default="")
     trigger: Mapped[dict[str, Any]]
     requested_by: Mapped[str | None]
+    requester: Mapped[str | None]
     request_reason: Mapped[str] = mapped_column(Prose, default="")
     policy: Mapped[dict[str, Any]]
     policy_digest: Mapped[str]
@@ -225,19 +228,33 @@ class StepRun(Base):
 
 
 class Approval(Base):
-    """A reviewer's decision on one digest of one promotion; `continue` lets an inconclusive canary go on from the
-    `weight` that it stands at."""
+    """One person's decision on one digest of one promotion, by the identity `principal`; `continue` lets an
+    inconclusive canary go on from the `weight` that it stands at, `break-glass` asks for the emergency way. What was
+    taken back stays here and counts no more."""
 
     __tablename__ = "approvals"
     id: Mapped[int] = mapped_column(primary_key=True)
     promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"), index=True)
     principal: Mapped[str]
+    person: Mapped[str]
     role: Mapped[str]
     decision: Mapped[str] = mapped_column(Words(16))
     digest: Mapped[str]
     weight: Mapped[int | None]
     reason: Mapped[str] = mapped_column(Prose)
     at: Mapped[datetime]
+    authenticated_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]
+
+
+class DigestRow(Base):
+    """A digest that stood for approval, and the parts that it was made of: they tell which one has changed since."""
+
+    __tablename__ = "digests"
+    promotion_id: Mapped[int] = mapped_column(ForeignKey("promotions.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True, index=True)
+    parts: Mapped[dict[str, Any]]
 
 
 class Release(Base):

@@ -1,4 +1,4 @@
-"""All SQL about principals, approvals and idempotent answers."""
+"""All SQL about principals and idempotent answers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import Approval, IdempotentAnswer, Principal
+from app.db.models import IdempotentAnswer, Principal
 from app.db.session import insert_or_ignore, now
 
 
@@ -43,15 +43,6 @@ def page(session: Session, after: str, limit: int) -> Sequence[Principal]:
 def join_people(session: Session, person: str, into: str) -> None:
     """Make all identities of one person those of another."""
     session.execute(update(Principal).where(Principal.person == person).values(person=into))
-
-
-def add_approval(session: Session, row: Approval) -> None:
-    session.add(row)
-    session.flush()
-
-
-def approvals(session: Session, promotion_id: int) -> Sequence[Approval]:
-    return session.scalars(select(Approval).where(Approval.promotion_id == promotion_id).order_by(Approval.id)).all()
 
 
 def answer(session: Session, principal: str, key: str) -> IdempotentAnswer | None:

@@ -36,3 +36,8 @@ def release_digest(parts: Mapping[str, str]) -> str:
     if set(parts) != set(RELEASE_PARTS):
         raise ValueError(f"a release digest covers exactly {RELEASE_PARTS}, got {sorted(parts)}")
     return digest_json(dict(parts))
+
+
+def changed_parts(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """Which of `RELEASE_PARTS` differ."""
+    return tuple(part for part in RELEASE_PARTS if before.get(part) != after.get(part))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
+from app.domain.freeze import Freeze
+
 
 @dataclass(frozen=True)
 class Triggers:
@@ -107,12 +109,25 @@ Gate = MetricGate | ChampionGate | LatencyGate | SlicesGate | SchemaGate | Robus
 
 @dataclass(frozen=True)
 class Approvals:
-    """Who has to agree, and for how long the question stands."""
+    """Who has to agree, and for how long the question stands: `required` people of these `roles`, at least so many of a
+    role as `by_role` says. Neither who requested the promotion nor who trained the version counts. With `fresh` one
+    must have authenticated so recently before one approves."""
 
     required: int = 1
     roles: tuple[str, ...] = ("reviewer",)
+    by_role: Mapping[str, int] = field(default_factory=dict)
     expires: timedelta = timedelta(hours=72)
     prevent_self_review: bool = True
+    exclude_trainer: bool = True
+    fresh: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class BreakGlass:
+    """The emergency way: two people who ask for it `within` this time of each other replace missing approvals and pass
+    a freeze, for a rollout that begins before the first one's word is that old."""
+
+    within: timedelta = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,8 @@ class EnvironmentPolicy:
     parity: Parity = Parity()
     gates: tuple[Gate, ...] = ()
     approvals: Approvals = Approvals()
+    freeze: tuple[Freeze, ...] = ()
+    break_glass: BreakGlass | None = BreakGlass()
     rollout: Rollout = Rollout()
     target: Target = Target()
 

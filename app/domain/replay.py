@@ -7,7 +7,9 @@ from typing import Any
 from app.domain.audit import Leaf
 from app.domain.promotion import State
 
-ABOUT = ("promotion.requested", "promotion.transition", "approval", "canary.weight", "canary.decision")
+_SAID = ("approval", "approval.revoked", "break-glass", "canary.decision")
+_DONE = ("effect.intended", "effect.done", "canary.weight")
+ABOUT = ("promotion.requested", "promotion.transition", *_SAID, *_DONE)
 """The kinds of leaves that say what serves, and why."""
 STABLE, CANARY = "stable", "canary"
 
@@ -30,17 +32,23 @@ class Story:
 
 @dataclass
 class Serving:
-    """One release that answered: its share of the traffic in percent, since when, and the leaf that says so."""
+    """One release that answered: its share of the traffic in percent, since when, and the leaf that says so.
+
+    `intended` is a share that was announced, and of which the trail does not say yet whether it was given: as long as
+    nobody knows, either may be the truth.
+    """
 
     story: Story
     role: str
     weight: int
     since: str
     leaf: int
+    intended: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For answers."""
-        return {"role": self.role, "weight": self.weight, "since": self.since, "leaf": self.leaf, **vars(self.story)}
+        own = {"role": self.role, "weight": self.weight, "since": self.since, "leaf": self.leaf}
+        return {**own, "intended": self.intended, **vars(self.story)}
 
 
 def serving(leaves: Iterable[Leaf]) -> list[Serving]:
@@ -59,13 +67,33 @@ def serving(leaves: Iterable[Leaf]) -> list[Serving]:
         elif leaf.kind == "promotion.transition":
             _note_step(story, leaf)
             _follow(story, leaf, stable, canary)
-        elif leaf.kind == "canary.weight":
-            canary[story.environment] = Serving(story, CANARY, body["weight"], leaf.at, leaf.seq)
+        elif leaf.kind in _DONE:
+            _move(story, leaf, canary)
         else:
-            keys = ("by", "role", "decision", "digest", "reason", "weight")
-            said = {key: body[key] for key in keys if key in body}
-            story.decisions.append({**said, "at": leaf.at, "leaf": leaf.seq})
+            _note_word(story, leaf)
     return list(_shared(stable, canary))
+
+
+def _move(story: Story, leaf: Leaf, canary: dict[str, Serving]) -> None:
+    """Traffic is about to be moved, or was."""
+    weight, before = leaf.body["weight"], canary.get(story.environment)
+    if leaf.kind == "effect.intended" and before is not None:
+        before.intended = {"weight": weight, "since": leaf.at, "leaf": leaf.seq}
+    elif before is not None and before.weight == weight:
+        before.intended = None
+    elif leaf.kind != "effect.intended":
+        canary[story.environment] = Serving(story, CANARY, weight, leaf.at, leaf.seq)
+
+
+def _note_word(story: Story, leaf: Leaf) -> None:
+    """What a person said; what one took back stays, and says so."""
+    keys = ("by", "role", "decision", "digest", "reason", "weight", "person")
+    said = {key: leaf.body[key] for key in keys if key in leaf.body}
+    if leaf.kind == "approval.revoked":
+        for word in story.decisions:
+            if word["by"] == said["person"] and word["decision"] in ("approve", "break-glass"):
+                word.setdefault("taken_back", leaf.seq)
+    story.decisions.append({**said, "at": leaf.at, "leaf": leaf.seq})
 
 
 def _note_step(story: Story, leaf: Leaf) -> None:
@@ -90,5 +118,5 @@ def _shared(stable: Mapping[str, Serving], canary: Mapping[str, Serving]) -> Ite
         if place in stable:
             stable[place].weight = 100 - moved
             yield stable[place]
-        if place in canary and moved:
+        if place in canary and (moved or canary[place].intended is not None):
             yield canary[place]

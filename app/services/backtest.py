@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app import measurements
-from app.db import principals, promotions
+from app.db import approvals, promotions
 from app.db.models import Promotion
+from app.domain.approvals import APPROVE
 from app.domain.gates import Rank, Verdict, judge
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import State
@@ -43,9 +44,10 @@ def _item(
 ) -> dict[str, Any]:
     then = (gates or {}).get("verdict")
     verdict, reasons = _verdict(row, gates, rules)
-    decisions = principals.approvals(session, row.id)
-    given = {d.principal for d in decisions if d.decision == "approve" and d.role in rules.approvals.roles}
-    required = max(rules.approvals.required, 1) if verdict == "inconclusive" else rules.approvals.required
+    decisions = [d for d in approvals.of(session, row.id) if d.decision == APPROVE and d.revoked_at is None]
+    given = {d.person for d in decisions if d.role in rules.approvals.roles}
+    least = max(rules.approvals.required, sum(rules.approvals.by_role.values()))
+    required = max(least, 1) if verdict == "inconclusive" else least
     return {
         "id": row.id,
         "version": row.version,

@@ -5,14 +5,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, openings, principals, promotions, registry, releases
+from app.db import approvals, audit, openings, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
 from app.domain import replay
 from app.domain.errors import NotFound
 from app.domain.promotion import State
 from app.domain.three_way import three_way
-from app.services import deliveries
+from app.services import deliveries, review
 
 PAGE = 50
 
@@ -34,8 +34,11 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
     """Everything about one promotion as the caller's transaction sees it."""
     steps = promotions.steps(session, row.id)
     evidence = {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence}
+    verdict = review.verdict(session, row)
+    approval = verdict.as_json() if verdict is not None else None
     return {
         **_summary(row),
+        "digest_parts": approvals.parts(session, row.id, row.digest),
         "policy": row.policy,
         "policy_digest": row.policy_digest,
         "trigger": row.trigger,
@@ -49,7 +52,9 @@ def told(session: Session, row: Promotion) -> dict[str, Any]:
         "steps": [_step(step) for step in steps],
         "evidence": evidence,
         "parity": three_way(evidence),
-        "approvals": [_approval(row) for row in principals.approvals(session, row.id)],
+        "approval": approval,
+        "break_glass": (approval or evidence.get("approval", {})).get("break_glass"),
+        "approvals": [_approval(row) for row in approvals.of(session, row.id)],
     }
 
 
@@ -122,8 +127,9 @@ def _step(step: StepRun) -> dict[str, Any]:
 
 
 def _approval(row: Approval) -> dict[str, Any]:
-    keys = ("principal", "role", "decision", "digest", "weight", "reason")
-    return {key: getattr(row, key) for key in keys} | {"at": _text(row.at)}
+    keys = ("principal", "person", "role", "decision", "digest", "weight", "reason", "revoked_by")
+    times = ("at", "authenticated_at", "revoked_at")
+    return {key: getattr(row, key) for key in keys} | {key: _text(getattr(row, key)) for key in times}
 
 
 def _release(row: Release) -> dict[str, Any]:

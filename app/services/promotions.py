@@ -12,8 +12,9 @@ from app.db.promotions import Claim
 from app.db.session import now
 from app.domain.digests import digest_json
 from app.domain.errors import Conflict, HeadgateError, Invalid, NotFound
+from app.domain.permissions import ACTIONS, Action
 from app.domain.policy import EnvironmentPolicy, Policy
-from app.domain.promotion import ENDED, State, may_follow
+from app.domain.promotion import ENDED, FLOW, State, may_follow
 from app.parts import Core
 from app.policy_files import freeze, thaw
 from app.services import digest, history, releases_follow, writeback
@@ -28,8 +29,10 @@ def request(
     reason: str,
     principal: str,
     keep: Keep = lambda _session, _answer: None,
+    person: str | None = None,
 ) -> Promotion:
-    """Open a promotion that somebody asks for by name; `keep` gets what they are answered.
+    """Open a promotion that the identity `principal` asks for; `keep` gets what it is answered. `person` is whose
+    identity it is, where that is somebody known by another name.
 
     Raises:
         NotFound: MLflow has no such version.
@@ -42,7 +45,7 @@ def request(
         raise NotFound(f"MLflow has no version {version} of a model named {model!r}.", "Check both in MLflow's UI.")
     with core.db.begin() as session:
         trigger = {"field": "request"}
-        row = open_promotion(session, core, policy, (version, environment), trigger, principal, reason)
+        row = open_promotion(session, core, policy, (version, environment), trigger, principal, reason, person)
         if row is None:
             raise Conflict(
                 f"{model} {version} is already on its way to {environment} or serves there.",
@@ -71,27 +74,28 @@ def open_promotion(
     trigger: Mapping[str, Any],
     principal: str | None,
     reason: str = "",
+    person: str | None = None,
 ) -> Promotion | None:
     """Open a promotion of `wanted` (version, environment), superseding an older one for another version.
 
     Returns None where the version is already on its way or already serves.
     """
-    version, environment = wanted
+    (version, environment), who = wanted, person or principal
     older = promotions.open_for(session, policy.model, environment)
     serving = releases.in_role(session, policy.model, environment, releases.STABLE)
     if occupied(version, older, serving) is not None:
         return None
     for row in older:
-        stop(session, row, State.SUPERSEDED, f"version {version} was requested instead", principal)
-    row = _insert(session, policy, wanted, trigger, principal, reason)
+        stop(session, row, State.SUPERSEDED, f"version {version} was requested instead", who)
+    row = _insert(session, policy, wanted, trigger, (principal, who), reason)
     body = {
         "promotion": row.id,
         "model": policy.model,
         "version": version,
         "environment": environment,
         "trigger": dict(trigger),
-        "by": principal and openings.person(session, principal),
-        "reason": _for_leaf(session, reason, principal),
+        "by": who and openings.person(session, who),
+        "reason": _for_leaf(session, reason, who),
         "policy": row.policy_digest,
     }
     audit.append(session, "promotion.requested", body)
@@ -116,7 +120,7 @@ def _insert(
     policy: Policy,
     wanted: tuple[str, str],
     trigger: Mapping[str, Any],
-    principal: str | None,
+    asked_by: tuple[str | None, str | None],
     reason: str,
 ) -> Promotion:
     frozen = freeze(policy.environments[wanted[1]])
@@ -127,7 +131,8 @@ def _insert(
         "environment": wanted[1],
         "state": State.REQUESTED.value,
         "trigger": dict(trigger),
-        "requested_by": principal,
+        "requested_by": asked_by[0],
+        "requester": asked_by[1],
         "request_reason": reason,
         "policy": frozen,
         "policy_digest": digest_json(frozen),
@@ -179,9 +184,7 @@ def transition(
     """
     if not may_follow(held.state, after):
         raise HeadgateError(f"{held.state} may not be followed by {after}")
-    if after is State.APPROVAL:
-        row.digest = digest.of_promotion(session, row, evidence)
-        session.flush()
+    parts = {"parts": digest.settle(session, row, evidence)} if after is State.APPROVAL else {}
     promotions.move(session, held, after, reason, _next_run(session, held.state, after, delay))
     evidence_digest = digest_json(dict(evidence))
     promotions.finish_step(session, row.id, held.state, evidence, evidence_digest)
@@ -199,6 +202,7 @@ def transition(
         "evidence": evidence_digest,
         "digest": row.digest,
         "policy": row.policy_digest,
+        **parts,
     }
     audit.append(session, "promotion.transition", body)
     if after in ENDED:
@@ -225,9 +229,8 @@ def cancel(core: Core, promotion_id: int, reason: str, by: str) -> Promotion:
         Conflict: it has already ended, or is being ended otherwise.
     """
     with core.db.begin() as session:
-        row = _existing(session, promotion_id)
-        if row.state in ENDED:
-            raise Conflict(f"Promotion {promotion_id} has already ended {row.state}.")
+        row = existing(session, promotion_id)
+        allow(row, Action.CANCEL)
         if row.stop and row.stop["state"] != State.CANCELLED.value:
             raise Conflict(f"Promotion {promotion_id} is being ended {row.stop['state']}: {row.stop['reason']}.")
         stop(session, row, State.CANCELLED, reason or f"cancelled by {by}", by)
@@ -245,9 +248,8 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
         Invalid: the model's policy, which is read anew, is malformed or has lost the environment.
     """
     with core.db.begin() as session:
-        row = _existing(session, promotion_id)
-        if row.state != State.FAILED.value:
-            raise Conflict(f"Promotion {promotion_id} is {row.state}; only a FAILED one can be tried again.")
+        row = existing(session, promotion_id)
+        allow(row, Action.RETRY)
         if promotions.open_for(session, row.model, row.environment):
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
         row.policy = freeze(rules_for(core.policies.policy(row.model), row.environment))
@@ -263,7 +265,16 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
     return row
 
 
-def _existing(session: Session, promotion_id: int) -> Promotion:
+def allow(row: Promotion, action: Action) -> None:
+    """Whether `action` makes sense where the promotion stands. Raises Conflict where it does not."""
+    states = ACTIONS[action].states
+    if State(row.state) not in states:
+        told = " or ".join(state.value for state in FLOW if state in states) or " or ".join(sorted(states))
+        raise Conflict(f"Promotion {row.id} is {row.state}: to {action} it, it has to be {told}.")
+
+
+def existing(session: Session, promotion_id: int) -> Promotion:
+    """The promotion, locked until the transaction ends. Raises NotFound."""
     row = promotions.get_locked(session, promotion_id)
     if row is None:
         raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")

@@ -90,6 +90,12 @@ def _live(session: Session, row: Promotion, policy: EnvironmentPolicy) -> Iterat
         yield SET_STAGE, {"version": before.version, "stage": "Archived", "only_from": [stage]}
 
 
+def tell_break_glass(session: Session, row: Promotion, told: str) -> None:
+    """Somebody asked for the emergency way: whoever looks at the version in MLflow sees it, for good."""
+    words = f"promotion {row.id} to {row.environment}: {told}"
+    outbox.add(session, row.model, [_tag(row.version, "headgate.break-glass", words)])
+
+
 def refuse_repeat(session: Session, ask: Ask) -> None:
     """A version that serves already was asked for again: the request is taken away, and MLflow says why."""
     reason = f"version {ask.version} already serves in {ask.environment}; nothing was done"

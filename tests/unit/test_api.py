@@ -88,6 +88,8 @@ def test_a_stale_digest_is_a_conflict_with_a_remedy(api: Api) -> None:
         ("GET", "/api/v1/changes", None, set(PERMISSIONS)),
         ("GET", "/api/v1/releases", None, set(PERMISSIONS)),
         ("POST", "/api/v1/promotions/1/approvals", {}, {"reviewer", "admin"}),
+        ("POST", "/api/v1/promotions/1/approvals/revoke", {}, {"reviewer", "admin"}),
+        ("POST", "/api/v1/promotions/1/break-glass", {}, {"reviewer", "admin"}),
         ("POST", "/api/v1/promotions/1/decide", {}, {"reviewer", "admin"}),
         ("POST", "/api/v1/promotions/999/cancel", {}, {"requester", "reviewer", "ci", "admin"}),
         ("POST", "/api/v1/promotions/999/retry", {}, {"admin"}),

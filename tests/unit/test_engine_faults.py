@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.db import promotions as rows
 from app.db.models import Approval, Promotion, StepRun
 from app.db.session import Database, now
+from app.domain.approvals import CONTINUE
 from app.domain.canary import Sample
 from app.domain.errors import Fault, Rejected, Transient
 from app.domain.permissions import Caller
@@ -266,7 +267,7 @@ def test_a_decision_counts_for_the_weight_that_was_asked_about_and_no_other(worl
         # when a person lets it go on,
         approvals.decide_canary(world.core, promotion_id, REVIEWER, True, "it is night")
         with world.database.begin() as session:
-            for row in session.scalars(select(Approval).where(Approval.decision == approvals.CONTINUE)):
+            for row in session.scalars(select(Approval).where(Approval.decision == CONTINUE)):
                 row.at += ahead
     # then it goes on by one step each time.
     look()
