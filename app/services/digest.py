@@ -18,18 +18,21 @@ def of_promotion(session: Session, row: Promotion, prove: Mapping[str, Any]) -> 
 
 def of_evidence(row: Promotion, evidence: Mapping[str, Mapping[str, Any]]) -> str:
     """The release digest over everything up to PROVE."""
+    return release_digest(parts_of(row, evidence))
+
+
+def parts_of(row: Promotion, evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What the release digest is made over."""
     judged = (State.SNAPSHOT, State.SCAN, State.CONVERT, State.GATES, State.BUILD, State.PROVE)
     build = evidence[State.BUILD.value]
-    return release_digest(
-        {
-            "model": row.model,
-            "version": row.version,
-            "environment": row.environment,
-            "tree": evidence[State.SNAPSHOT.value]["tree"],
-            "onnx": evidence[State.CONVERT.value]["onnx"],
-            "config": build["config"],
-            "image": build["image"] or build["repository"],
-            "policy": row.policy_digest,
-            "evidence": digest_json({state.value: dict(evidence[state.value]) for state in judged}),
-        }
-    )
+    return {
+        "model": row.model,
+        "version": row.version,
+        "environment": row.environment,
+        "tree": evidence[State.SNAPSHOT.value]["tree"],
+        "onnx": evidence[State.CONVERT.value]["onnx"],
+        "config": build["config"],
+        "image": build["image"] or build["repository"],
+        "policy": row.policy_digest,
+        "evidence": digest_json({state.value: dict(evidence[state.value]) for state in judged}),
+    }
