@@ -12,7 +12,7 @@ from app.db import audit, openings, promotions
 from app.db.models import Promotion
 from app.db.openings import Opening
 from app.domain.audit import Leaf
-from app.domain.errors import NotFound
+from app.domain.errors import Fault, NotFound
 from app.domain.notes import Checkpoint
 from app.domain.promotion import State
 from app.parts import Core
@@ -63,8 +63,9 @@ class Dossier:
 
     @property
     def evidence(self) -> dict[str, Mapping[str, Any]]:
-        """What the steps left, by state; the latest run counts."""
-        return {step.state: step.evidence for step in self.steps}
+        """What the steps left, by state; what was before a new try does not count."""
+        again = max((step.number for step in self.steps if step.state == State.FAILED.value), default=0)
+        return {step.state: step.evidence for step in self.steps if step.number > again}
 
     def opened(self, value: Any) -> Any:
         """A value of a leaf with what its hashes stand for, as far as that is known."""
@@ -73,6 +74,10 @@ class Dossier:
     @cached_property
     def _values(self) -> Mapping[str, str]:
         return {opening.token: opening.value for opening in self.openings}
+
+    def names_unknown(self, step: Step) -> bool:
+        """Whether a step left names of people who were forgotten, or are not to be told."""
+        return not set(step.evidence.get("approved_by", ())) <= set(self._values.values())
 
     def transitions(self) -> Iterator[Leaf]:
         """The leaves that write a new state."""
@@ -92,6 +97,9 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
             raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
         origin, tree = audit.head(session)
         leaves = list(audit.of_promotion(session, promotion_id, tree.size))
+        if not leaves:
+            raise Fault(f"No leaf is about promotion {promotion_id}.", "See `headgate audit verify`; restore a backup.")
+        known = openings.of(session, (leaf.body for leaf in leaves)) if people else []
         asked = _asked(leaves)
         older = [kept.size for kept in audit.checkpoints(session) if 0 < kept.size < tree.size][-MOST_PROOFS:]
         return Dossier(
@@ -101,7 +109,7 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
             environment=row.environment,
             state=next((leaf.body["to"] for leaf in leaves[::-1] if "to" in leaf.body and "from" in leaf.body), "")
             or State.REQUESTED.value,
-            request_reason=row.request_reason if people else "",
+            request_reason=row.request_reason if {leaves[0].body["by"]} & {None, *(o.token for o in known)} else "",
             policy=row.policy,
             policy_digest=row.policy_digest,
             release=_parts(session, row, asked) if asked is not None else None,
@@ -111,7 +119,7 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
             proofs=[trail.path_of(session, leaf, tree) for leaf in leaves],
             point=Checkpoint(origin, tree.size, tree.root()),
             beginnings={size: trail.beginning(session, size, tree.size) for size in older},
-            openings=openings.of(session, (leaf.body for leaf in leaves)) if people else [],
+            openings=known,
         )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from app.domain.canonical import canonical
 from app.domain.digests import digest_bytes
 from app.domain.errors import Fault
-from app.domain.promotion import State
 from app.parts import Core
 from app.ports import ArtifactStore
 from app.services import trail
@@ -21,9 +20,6 @@ from app.services.evidence.page import page
 from app.services.evidence.statement import envelope
 
 log = logging.getLogger(__name__)
-_DIGESTED = {
-    state.value for state in (State.SNAPSHOT, State.SCAN, State.CONVERT, State.GATES, State.BUILD, State.PROVE)
-}
 
 
 def pack(core: Core, store: ArtifactStore, promotion_id: int, people: bool = True) -> bytes:
@@ -40,10 +36,6 @@ def pack(core: Core, store: ArtifactStore, promotion_id: int, people: bool = Tru
     note = trail.note_of(core.signer, found.point)
     keys = [key.text() for key in core.signer.keys(found.point.origin)]
     files = {**documents(found, note, keys), "bom.cdx.json": canonical(bom(found)), **_stored(store, found)}
-    if not people:
-        for step in found.steps:
-            if step.state not in _DIGESTED and "approved_by" in step.evidence:
-                del files[step.file]
     files["index.html"] = page(found, files, people).encode()
     files[MANIFEST] = manifest(files)
     files["statement.dsse.json"] = canonical(envelope(core.signer, found, files[MANIFEST]))

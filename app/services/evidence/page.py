@@ -22,6 +22,7 @@ from app.services.evidence.dossier import Dossier
 
 _TEMPLATES = Path(__file__).parent
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_TOKEN_DIGITS = 64
 PARTS = {
     "tree": "the model's files: SHA-256 of model-files.json",
     "onnx": "the converted model: SHA-256 of the file model.onnx",
@@ -57,7 +58,7 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
         reason=next((leaf.body["reason"] for leaf in [*dossier.transitions()][::-1]), ""),
         parts=[(name, value, PARTS.get(name, "")) for name, value in (dossier.release or {}).items()],
         decisions=decided,
-        approvers=sorted({shown(dossier.opened(said["by"])) for said in decided if _approves(dossier, said)}),
+        approvers=sorted({shown(_known(dossier, said["by"])) for said in decided if _approves(dossier, said)}),
         gates=gates(dossier),
         pictures=[*_pictures(files)],
         weights=weights,
@@ -67,7 +68,17 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
         digests={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         trail=[(leaf, _told(dossier, leaf)) for leaf in dossier.leaves],
         people=people,
+        known=lambda value: _known(dossier, value),
     )
+
+
+def _known(dossier: Dossier, value: Any) -> Any:
+    """What a leaf's value stands for, in words where that is not known."""
+    opened = dossier.opened(value)
+    kind, _, digits = opened.partition(":") if opened == value and isinstance(value, str) else ("", "", "")
+    if len(digits) != _TOKEN_DIGITS or kind not in ("person", "said"):
+        return opened
+    return f"somebody ({digits[:8]})" if kind == "person" else "(words that are not told)"
 
 
 def _approves(dossier: Dossier, said: Mapping[str, Any]) -> bool:
@@ -111,8 +122,7 @@ def _pictures(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
 def _told(dossier: Dossier, leaf: Leaf) -> str:
     """One leaf in words."""
     body = leaf.body
-    by = dossier.opened(body.get("by"))
-    reason = dossier.opened(body.get("reason")) or ""
+    by, reason = _known(dossier, body.get("by")), _known(dossier, body.get("reason")) or ""
     match leaf.kind:
         case "promotion.requested":
             return f"requested{f' by {by}' if by else ''}: {body['model']} {body['version']} to {body['environment']}"
