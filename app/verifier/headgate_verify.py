@@ -532,7 +532,7 @@ def _check_release(pack: Pack) -> Iterator[str]:
     release, parts = _digest(pack.files.get("release.json", b"")), pack.json("release.json")
     if asked[-1]["body"].get("digest") != release or pack.predicate.get("release") != release:
         raise Bad("release.json is not what waited for approval", asked[-1]["seq"])
-    if asked[-1]["body"].get("digest_parts", parts) != parts or not isinstance(parts, dict):
+    if asked[-1]["body"].get("parts", parts) != parts or not isinstance(parts, dict):
         raise Bad("the parts of the release are not those of its leaf", asked[-1]["seq"])
     _check_parts(pack, parts, asked[-1])
     yield f"What was asked to be approved is {release}, made of {', '.join(sorted(parts))}."
@@ -569,24 +569,54 @@ def _check_parts(pack: Pack, parts: Mapping[str, Any], asked: Mapping[str, Any])
 
 
 def _decided(pack: Pack, release: str, later: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    approved: dict[str, list[str]] = {}
+    """What people said of the release, and whether that was enough when it was rolled out."""
+    required, roles, by_role = _rules(pack)
+    approved, rejected, broken, went_on = dict[str, str](), False, False, False
     for leaf in later:
-        body = leaf["body"]
-        if body.get("decision") in ("approve", "reject"):
-            about = "this digest" if body.get("digest") == release else "another digest, which does not count"
-            yield f"Leaf {leaf['seq']}, {leaf['at']}: {_who(pack, body.get('by'))}: {body['decision']} of {about}."
-        elif leaf["kind"] not in ("promotion.transition", "canary.weight"):
-            yield f"Leaf {leaf['seq']}, {leaf['at']}: {leaf['kind']} by {_who(pack, body.get('by'))}."
-        if body.get("digest") == release and body.get("decision") in ("approve", "reject"):
-            approved.setdefault(body["decision"], []).append(str(body.get("by")))
-    went_on = any(leaf["body"].get("to") == "ROLLOUT" for leaf in later if leaf["kind"] == "promotion.transition")
-    count, rules = len(set(approved.get("approve", ()))), (pack.json("policy.json") or {}).get("approvals") or {}
-    required = rules.get("required") if isinstance(rules, dict) else None
-    if went_on and approved.get("reject") and not any("revo" in leaf["kind"] for leaf in later):
-        raise Bad("it was rolled out although somebody rejected it")
-    if went_on and isinstance(required, int) and count < required and not any("break" in x["kind"] for x in later):
-        raise Bad(f"it was rolled out after {count} approvals; the policy asks for {required}")
-    yield f"{count} people approved just this digest; the policy asks for {required}. Rolled out: {went_on}."
+        body, kind = leaf["body"], leaf["kind"]
+        mine, by = body.get("digest") == release, str(body.get("by"))
+        if kind == "promotion.transition":
+            if not mine:
+                raise Bad(f"leaf {leaf['seq']} goes on with another digest than waited for approval", leaf["seq"])
+            if body.get("to") == "ROLLOUT":
+                went_on = True
+                yield f"Leaf {leaf['seq']}, {leaf['at']}: rolled out, with {len(approved)} approvals of {required}."
+                enough = all([*approved.values()].count(role) >= count for role, count in by_role.items())
+                if not broken and (len(approved) < required or not enough):
+                    asks = f"{required}{f', among them {by_role}' if by_role else ''}"
+                    raise Bad(f"it was rolled out after {len(approved)} approvals; the policy asks for {asks}")
+                if rejected:
+                    yield "ASK WHY: somebody had rejected it, which only stops counting where she has lost her role."
+        elif "decision" in body:
+            about = "this digest" if mine else "another digest, which does not count"
+            yield f"Leaf {leaf['seq']}, {leaf['at']}: {_who(pack, by)}: {body['decision']}, {about}."
+            match body["decision"] if mine else "":
+                case "approve" if body.get("role") in roles:
+                    approved[by] = body["role"]
+                case "reject":
+                    rejected = True
+                case "revoke":
+                    approved.pop(str(body.get("person")), None)
+                case "break-glass":
+                    broken = broken or body.get("open") is True
+        elif kind == "promotion.stop":
+            yield f"Leaf {leaf['seq']}, {leaf['at']}: {_who(pack, by)} asked to end it {body.get('to')}."
+    emergency = " The glass was broken." if broken else ""
+    yield f"{len(approved)} people approved just this digest; the policy asks for {required}.{emergency}"
+    yield "It was rolled out." if went_on else "It was not rolled out."
+
+
+def _rules(pack: Pack) -> tuple[int, Sequence[str], Mapping[str, int]]:
+    """How many people have to approve, of which roles, and at least how many of a role. Raises Bad where the policy does not say so."""
+    try:
+        rules = pack.json("policy.json")["approvals"]
+        by_role = {str(role): int(count) for role, count in rules.get("by_role", {}).items()}
+        judged = [name for name in sorted(pack.files) if _STEP.fullmatch(name) and name.endswith("-gates.json")]
+        results = pack.json(judged[-1]).get("results", ()) if judged else ()
+        unsure = any(gate["verdict"] == "inconclusive" for gate in results)
+        return max(int(rules["required"]), sum(by_role.values()), int(unsure)), list(rules["roles"]), by_role
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise Bad("policy.json does not say who has to approve") from None
 
 
 def _who(pack: Pack, token: Any) -> str:

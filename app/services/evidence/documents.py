@@ -7,7 +7,6 @@ from app.domain.canonical import canonical
 from app.domain.three_way import three_way
 from app.services.evidence.dossier import Dossier
 
-DECIDED = ("approve", "reject", "continue")
 KEY_WARNING = """\
 These keys come with what they are to check: whoever made the pack chose them, so they prove nothing by themselves.
 Compare them with the public key that you were given when the trail began, and give that one to the verifier.
@@ -69,7 +68,7 @@ def decisions(dossier: Dossier) -> list[dict[str, Any]]:
     return [
         {"leaf": leaf.seq, "at": leaf.at, "kind": leaf.kind, **_without(leaf.body, "promotion")}
         for leaf in dossier.leaves
-        if leaf.body.get("decision") in DECIDED or leaf.kind.startswith(("break", "approval", "revo"))
+        if "decision" in leaf.body
     ]
 
 

@@ -76,8 +76,9 @@ class Dossier:
         return {opening.token: opening.value for opening in self.openings}
 
     def names_unknown(self, step: Step) -> bool:
-        """Whether a step left names of people who were forgotten, or are not to be told."""
-        return not set(step.evidence.get("approved_by", ())) <= set(self._values.values())
+        """Whether a step may have left names of people who were forgotten, or are not to be told."""
+        people = {token for leaf in self.leaves for token in openings.tokens(leaf.body) if token.startswith("person:")}
+        return step.state == State.APPROVAL.value and not people <= self._values.keys()
 
     def transitions(self) -> Iterator[Leaf]:
         """The leaves that write a new state."""
@@ -109,7 +110,7 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
             environment=row.environment,
             state=next((leaf.body["to"] for leaf in leaves[::-1] if "to" in leaf.body and "from" in leaf.body), "")
             or State.REQUESTED.value,
-            request_reason=row.request_reason if {leaves[0].body["by"]} & {None, *(o.token for o in known)} else "",
+            request_reason=_typed(row, leaves[0], known),
             policy=row.policy,
             policy_digest=row.policy_digest,
             release=_parts(session, row, asked) if asked is not None else None,
@@ -123,6 +124,13 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
         )
 
 
+def _typed(row: Promotion, requested: Leaf, known: Sequence[Opening]) -> str:
+    """What the requester typed, where the leaf does not have it; nothing of one who is forgotten."""
+    by = requested.body.get("by")
+    told = by is None or by in {opening.token for opening in known}
+    return row.request_reason if told and "reason" not in requested.body else ""
+
+
 def _asked(leaves: Sequence[Leaf]) -> Leaf | None:
     """The leaf that says which digest waits, or waited, for approval; those before a new try do not count."""
     again = max((leaf.seq for leaf in leaves if leaf.kind == "promotion.retry"), default=0)
@@ -131,7 +139,7 @@ def _asked(leaves: Sequence[Leaf]) -> Leaf | None:
 
 
 def _parts(session: Session, row: Promotion, asked: Leaf) -> Mapping[str, Any]:
-    kept: Mapping[str, Any] | None = asked.body.get("digest_parts")
+    kept: Mapping[str, Any] | None = asked.body.get("parts")
     return kept if kept is not None else digest.parts_of(row, promotions.evidence(session, row.id))
 
 

@@ -46,7 +46,7 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
     environment.trim_blocks = environment.lstrip_blocks = True
     style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     weights = charts.weights(dossier)
-    history, decided = _history(dossier), decisions(dossier)
+    history = _history(dossier)
     return environment.get_template("page.html.j2").render(
         it=dossier,
         style=Markup(style),  # noqa: S704 -- our own file, and the policy of the page holds its hash
@@ -57,8 +57,8 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
         ended=dossier.state in ENDED,
         reason=next((leaf.body["reason"] for leaf in [*dossier.transitions()][::-1]), ""),
         parts=[(name, value, PARTS.get(name, "")) for name, value in (dossier.release or {}).items()],
-        decisions=decided,
-        approvers=sorted({shown(_known(dossier, said["by"])) for said in decided if _approves(dossier, said)}),
+        decisions=decisions(dossier),
+        approvers=_approvers(dossier),
         gates=gates(dossier),
         pictures=[*_pictures(files)],
         weights=weights,
@@ -67,6 +67,7 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
         looks=list({look["weight"]: look for look in history}.values()),
         digests={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         trail=[(leaf, _told(dossier, leaf)) for leaf in dossier.leaves],
+        because=_known(dossier, dossier.leaves[0].body.get("reason")) or dossier.request_reason,
         people=people,
         known=lambda value: _known(dossier, value),
     )
@@ -81,8 +82,15 @@ def _known(dossier: Dossier, value: Any) -> Any:
     return f"somebody ({digits[:8]})" if kind == "person" else "(words that are not told)"
 
 
-def _approves(dossier: Dossier, said: Mapping[str, Any]) -> bool:
-    return (said.get("decision"), said.get("digest")) == ("approve", dossier.release_digest)
+def _approvers(dossier: Dossier) -> list[str]:
+    """Who approved the digest, and has not taken that back."""
+    found: dict[str, str] = {}
+    for said in decisions(dossier):
+        if (said["decision"], said.get("digest")) == ("approve", dossier.release_digest):
+            found[said["by"]] = shown(_known(dossier, said["by"]))
+        elif said["decision"] == "revoke":
+            found.pop(str(said.get("person")), None)
+    return sorted(found.values())
 
 
 def shown(value: Any) -> Any:
@@ -130,6 +138,9 @@ def _told(dossier: Dossier, leaf: Leaf) -> str:
             return f"{body['from']} \N{RIGHTWARDS ARROW} {body['to']}{f': {reason}' if reason else ''}"
         case "canary.weight":
             return f"{body['weight']} % of the traffic to {body['release']}"
+        case "effect.intended" | "effect.done" | "effect.failed":
+            how = {"effect.intended": "announced", "effect.done": "done"}.get(leaf.kind, "failed, perhaps half done")
+            return f"{body.get('weight', '')} % of the traffic to {body.get('release', '')}: {how}"
         case "promotion.stop":
             return f"asked to end {body['to']}{f' by {by}' if by else ''}: {reason}"
         case "approval" | "canary.decision":
