@@ -607,7 +607,11 @@ def _decided(pack: Pack, release: str, later: Sequence[Mapping[str, Any]]) -> It
 
 
 def _rules(pack: Pack) -> tuple[int, Sequence[str], Mapping[str, int]]:
-    """How many people have to approve, of which roles, and at least how many of a role. Raises Bad where the policy does not say so."""
+    """How many people have to approve, of which roles, and at least how many of a role.
+
+    Raises:
+        Bad: the policy does not say so.
+    """
     try:
         rules = pack.json("policy.json")["approvals"]
         by_role = {str(role): int(count) for role, count in rules.get("by_role", {}).items()}
