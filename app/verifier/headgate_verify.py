@@ -36,7 +36,7 @@ _FIELDS = {"at", "body", "kind", "seq"}
 LARGEST_PACK = 256 << 20
 MOST_FILES = 5000
 PREDICATE = "urn:headgate:attestation:promotion:1"
-REMOVABLE = {"people.json", "index.html"}
+REMOVABLE = re.compile(r"people\.json|index\.html|evidence/[0-9]{3,}-approval\.json")
 """What may be taken out of a pack when a person has to be forgotten: nothing that is proved stands on it."""
 _NAME = re.compile(r"(?=.{1,100}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -385,7 +385,7 @@ def _check_manifest(files: Mapping[str, bytes]) -> list[str]:
     for name, digest in listed.items():
         if name in files and hashlib.sha256(files[name]).hexdigest() != digest:
             raise Bad(f"{name} was changed")
-        if name not in files and name not in REMOVABLE:
+        if name not in files and not REMOVABLE.fullmatch(name):
             raise Bad(f"{name[:100]} is missing")
     return sorted(listed.keys() - files.keys())
 
@@ -571,7 +571,7 @@ def _check_parts(pack: Pack, parts: Mapping[str, Any], asked: Mapping[str, Any])
 def _decided(pack: Pack, release: str, later: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What people said of the release, and whether that was enough when it was rolled out."""
     required, roles, by_role = _rules(pack)
-    approved, rejected, broken, went_on = dict[str, str](), False, False, False
+    approved, rejected, broken, went_on = dict[str, str](), False, "", False
     for leaf in later:
         body, kind = leaf["body"], leaf["kind"]
         mine, by = body.get("digest") == release, str(body.get("by"))
@@ -598,10 +598,10 @@ def _decided(pack: Pack, release: str, later: Sequence[Mapping[str, Any]]) -> It
                 case "revoke":
                     approved.pop(str(body.get("person")), None)
                 case "break-glass":
-                    broken = broken or body.get("open") is True
+                    broken = str(body.get("until")) if body.get("open") is True else broken
         elif kind == "promotion.stop":
             yield f"Leaf {leaf['seq']}, {leaf['at']}: {_who(pack, by)} asked to end it {body.get('to')}."
-    emergency = " The glass was broken." if broken else ""
+    emergency = f" The glass was broken, until {broken}." if broken else ""
     yield f"{len(approved)} people approved just this digest; the policy asks for {required}.{emergency}"
     yield "It was rolled out." if went_on else "It was not rolled out."
 

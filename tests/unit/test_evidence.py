@@ -20,6 +20,7 @@ from app.api.app import create_app
 from app.db import openings
 from app.db import promotions as rows
 from app.db.session import Database
+from app.domain.canary import Sample
 from app.domain.canonical import canonical
 from app.domain.errors import NotFound
 from app.domain.permissions import Caller
@@ -112,6 +113,13 @@ def _cancelled_before_it_began(world: World) -> int:
     return second
 
 
+def _rolled_back(world: World) -> int:
+    approved(world, asked(world))
+    number = asked(world, version="2")
+    world.metrics.seen = Sample(100, 40, 2.0)
+    return approved(world, number)
+
+
 def _just_requested(world: World) -> int:
     return world.ask("1")
 
@@ -136,6 +144,7 @@ def _tried_again(world: World) -> int:
         (_refused_by_the_sandbox, "REJECTED"),
         (_denied, "DENIED"),
         (_cancelled_before_it_began, "CANCELLED"),
+        (_rolled_back, "ROLLED_BACK"),
         (_just_requested, "REQUESTED"),
         (asked, "APPROVAL"),
         (_tried_again, "LIVE"),

@@ -58,7 +58,8 @@ def page(dossier: Dossier, files: Mapping[str, bytes], people: bool) -> str:
         reason=next((leaf.body["reason"] for leaf in [*dossier.transitions()][::-1]), ""),
         parts=[(name, value, PARTS.get(name, "")) for name, value in (dossier.release or {}).items()],
         decisions=decisions(dossier),
-        approvers=_approvers(dossier),
+        approvers=_standing(dossier, "approve"),
+        breakers=_standing(dossier, "break-glass"),
         gates=gates(dossier),
         pictures=[*_pictures(files)],
         weights=weights,
@@ -82,11 +83,11 @@ def _known(dossier: Dossier, value: Any) -> Any:
     return f"somebody ({digits[:8]})" if kind == "person" else "(words that are not told)"
 
 
-def _approvers(dossier: Dossier) -> list[str]:
-    """Who approved the digest, and has not taken that back."""
+def _standing(dossier: Dossier, decision: str) -> list[str]:
+    """Who decided so on the digest, and has not taken that back."""
     found: dict[str, str] = {}
     for said in decisions(dossier):
-        if (said["decision"], said.get("digest")) == ("approve", dossier.release_digest):
+        if (said["decision"], said.get("digest")) == (decision, dossier.release_digest):
             found[said["by"]] = shown(_known(dossier, said["by"]))
         elif said["decision"] == "revoke":
             found.pop(str(said.get("person")), None)
