@@ -105,6 +105,10 @@ class ArtifactStore(Protocol):
     def tree(self, digest: str) -> Path:
         """The folder of a stored tree; read it, never write. Raises Fault where it is missing or was changed."""
 
+    def manifest(self, digest: str) -> bytes:
+        """The list of a stored tree's files: canonical JSON of `[path, size, sha256]`, whose SHA-256 is the digest.
+        Raises Fault where it is missing or was changed."""
+
     def put_file(self, file: Path) -> str:
         """Copy one regular file in and return its digest."""
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the system packages that Headgate needs on Debian and Ubuntu; does nothing where all programs are there.
 #   ci/install-system.sh demo   the sandbox and the router
-#   ci/install-system.sh test   those, and what the tests start: databases, brokers, Docker
+#   ci/install-system.sh test   those, and what the tests start: databases, brokers, Docker, a browser
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -14,6 +14,7 @@ has_program() {
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' || command -v postgres ;;
         python3-venv) "$here/setup-venv.sh" --python || python3 -c 'import ensurepip' ;;
         bubblewrap) command -v bwrap ;;
+        chromium) command -v chromium || command -v chromium-browser || command -v google-chrome ;;
         docker.io) command -v dockerd ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1
@@ -77,7 +78,7 @@ main() {
     local packages=(bubblewrap haproxy python3-venv)
     case ${1:-} in
         demo) ;;
-        test) packages+=(debootstrap docker-compose docker-registry docker.io git postgresql redis-server) ;;
+        test) packages+=(chromium debootstrap docker-compose docker-registry docker.io git postgresql redis-server) ;;
         *)
             echo "usage: ci/install-system.sh demo|test" >&2
             exit 2

@@ -12,7 +12,7 @@ from app.api import schemas
 from app.api.auth import Breaker, Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
 from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
-from app.services import approvals, history, idempotency, pictures, promotions, trail
+from app.services import approvals, evidence, history, idempotency, pictures, promotions, trail
 
 router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
 WATCH_SECONDS = 0.5
@@ -70,6 +70,20 @@ def show_picture(
     digests."""
     data = pictures.picture(core, store, promotion_id, name)
     return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
+
+
+@router.get("/{promotion_id}/evidence", summary="Take the evidence away", response_class=Response)
+def take_evidence(
+    promotion_id: schemas.Number, core: Parts, store: Store, _caller: Reader, people: bool = True
+) -> Response:
+    """A zip that `headgate_verify.py pack` checks without the service: a page, gates, approvals, leaves with their
+    proofs, the policy, a signed in-toto statement, a CycloneDX ML-BOM. With `people=false` it names nobody."""
+    data = evidence.pack(core, store, promotion_id, people)
+    headers = {
+        "Content-Disposition": f'attachment; filename="promotion-{promotion_id}.zip"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(data, media_type="application/zip", headers=headers)
 
 
 @router.get("/{promotion_id}/events", summary="Watch one promotion", response_class=StreamingResponse)

@@ -38,6 +38,10 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._answer("POST", path, json=dict(body))
 
+    def content(self, path: str, **query: Any) -> bytes:
+        """The bytes of an answer that is a file."""
+        return self._asked("GET", path, params=query, timeout=300).content
+
     def lines(self, path: str) -> Iterator[str]:
         """The lines of a long answer as they come."""
         try:
@@ -56,13 +60,16 @@ class Client:
                 yield json.loads(line.removeprefix("data: "))
 
     def _answer(self, method: str, path: str, **rest: Any) -> Any:
+        return self._asked(method, path, **rest).json()
+
+    def _asked(self, method: str, path: str, **rest: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **rest)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise _problem(answer)
-        return answer.json()
+        return answer
 
     def _unreachable(self, error: Exception) -> Problem:
         where = self._http.base_url

@@ -1,5 +1,6 @@
 """The commands. Each is a call of the API, but for `up`, `demo` and `doctor`, which start processes of their own."""
 
+import hashlib
 import os
 import sys
 import time
@@ -131,6 +132,24 @@ def show(promotion_id: Id, json: Json = False) -> None:
 
 def _show(found: dict[str, Any], json: bool) -> None:
     render.as_json(found) if json else render.promotion(found)
+
+
+@cli.command()
+def evidence(
+    promotion_id: Id,
+    file: Annotated[Path | None, typer.Argument(help="where to; promotion-<id>.zip without it")] = None,
+    people: Annotated[bool, typer.Option(help="with names and typed reasons")] = True,
+    json: Json = False,
+) -> None:
+    """Write the evidence of a promotion to a file: it proves itself with `headgate_verify.py pack`."""
+    target = file or Path(f"promotion-{promotion_id}.zip")
+    data = Client().content(f"/api/v1/promotions/{promotion_id}/evidence", people=people)
+    try:
+        target.write_bytes(data)
+    except OSError as error:
+        raise Problem(f"{target} cannot be written: {error.strerror}.") from error
+    found = {"file": str(target), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    render.as_json(found) if json else render.out.print(f"the evidence is in {target}", highlight=False, markup=False)
 
 
 @cli.command()

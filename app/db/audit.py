@@ -93,6 +93,13 @@ def about(session: Session, model: str, kinds: Sequence[str], until: str) -> Ite
         yield Leaf(row.seq, row.at, row.kind, row.body, row.hash)
 
 
+def of_promotion(session: Session, promotion_id: int, until: int) -> Iterator[Leaf]:
+    """All leaves about one promotion, up to leaf `until`, in order."""
+    mine = _LEAF.c.body["promotion"].as_integer() == promotion_id
+    for row in session.execute(select(_LEAF).where(mine, _LEAF.c.seq <= until).order_by(_LEAF.c.seq)):
+        yield Leaf(row.seq, row.at, row.kind, row.body, row.hash)
+
+
 def hashes(session: Session, nodes: Iterable[Node]) -> dict[Node, bytes]:
     """The kept hashes of full subtrees; what is missing is missing in the answer."""
     wanted = set(nodes)

@@ -39,14 +39,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
+def storable(text: str) -> str:
+    """The text as every database can hold it: PostgreSQL takes neither NUL nor half of a surrogate pair."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 class Words(TypeDecorator[str]):
-    """Text that every database can hold: PostgreSQL takes neither NUL nor half of a surrogate pair."""
+    """Text that every database can hold."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 -- signature of SQLAlchemy
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode() if value is not None else None
+        return storable(value) if value is not None else None
 
 
 class Prose(Words):

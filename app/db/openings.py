@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.models import OpeningRow
+from app.db.models import OpeningRow, storable
 from app.db.session import insert_or_ignore
 
 PERSON, SAID = "person", "said"
@@ -51,7 +51,7 @@ def said(session: Session, text: str, by: str) -> str:
 
 
 def _add(session: Session, kind: str, value: str, by: str) -> str:
-    salt = secrets.token_hex(32)
+    salt, value = secrets.token_hex(32), storable(value)  # what is kept must be what was hashed
     token = commitment(kind, salt, value)
     insert_or_ignore(session, OpeningRow, {"token": token, "kind": kind, "person": by, "salt": salt, "value": value})
     return token

@@ -83,16 +83,26 @@ def proof(core: Core, seq: int) -> dict[str, Any]:
         leaf = next(audit.leaves(session, seq - 1, 1), None)
         if leaf is None or leaf.seq != seq:
             raise NotFound(f"The audit trail has no leaf {seq}.", f"It has {tree.size}.")
-        path = _hashes(session, inclusion_path(seq - 1, tree.size))
+        path = path_of(session, leaf, tree)
         personal = openings.of(session, [leaf.body])
-    _check(leaf, tree, path)
     return {
         "seq": seq,
         "leaf": leaf.data().decode(),
-        "path": [base64.b64encode(step).decode() for step in path],
+        "path": path,
         "openings": [vars(opening) for opening in personal],
         "checkpoint": _told(core.signer, origin, tree),
     }
+
+
+def path_of(session: Session, leaf: Leaf, tree: Frontier) -> list[str]:
+    """The leaf's path to the root of the tree (RFC 6962, base64, from the leaf up).
+
+    Raises:
+        Fault: the trail in the database does not hold at this leaf.
+    """
+    path = _hashes(session, inclusion_path(leaf.seq - 1, tree.size))
+    _check(leaf, tree, path)
+    return [base64.b64encode(step).decode() for step in path]
 
 
 def consistency(core: Core, old: int) -> dict[str, Any]:
@@ -107,9 +117,13 @@ def consistency(core: Core, old: int) -> dict[str, Any]:
             raise Invalid(
                 "old", f"the trail has {tree.size} leaves and was never one of {old}", "name a size up to that"
             )
-        path = _hashes(session, consistency_path(old, tree.size))
-    steps = [base64.b64encode(step).decode() for step in path]
-    return {"old": old, "path": steps, "checkpoint": _told(core.signer, origin, tree)}
+        path = beginning(session, old, tree.size)
+    return {"old": old, "path": path, "checkpoint": _told(core.signer, origin, tree)}
+
+
+def beginning(session: Session, old: int, size: int) -> list[str]:
+    """The proof (RFC 6962, base64) that the tree of `old` leaves is the beginning of that of `size`."""
+    return [base64.b64encode(step).decode() for step in _hashes(session, consistency_path(old, size))]
 
 
 def _hashes(session: Session, path: list[Any]) -> list[bytes]:

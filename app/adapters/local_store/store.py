@@ -105,6 +105,21 @@ class LocalStore:
             raise Fault(f"the stored tree {digest} was changed: see {path!a}", _LOST)
         return folder
 
+    def manifest(self, digest: str) -> bytes:
+        """The list of a stored tree's files, as its digest is made of it.
+
+        Raises:
+            Fault: it is missing or was changed.
+        """
+        with self._our_fault(f"reading {digest}"):
+            try:
+                data = (self._tree_home(digest) / "manifest.json").read_bytes()
+            except FileNotFoundError:
+                raise Fault(f"the stored tree {digest} is missing", _LOST) from None
+        if digest_bytes(data) != digest:
+            raise Fault(f"the manifest of {digest} was changed", _LOST)
+        return data
+
     def put_file(self, file: Path) -> str:
         """Copy one regular file in and return the digest of its content.
 
@@ -170,13 +185,7 @@ class LocalStore:
         return self._root / "files" / _hex(digest)
 
     def _manifest(self, digest: str) -> list[Entry]:
-        try:
-            data = (self._tree_home(digest) / "manifest.json").read_bytes()
-        except FileNotFoundError:
-            raise Fault(f"the stored tree {digest} is missing", _LOST) from None
-        if digest_bytes(data) != digest:
-            raise Fault(f"the manifest of {digest} was changed", _LOST)
-        return [Entry(*entry) for entry in json.loads(data)]
+        return [Entry(*entry) for entry in json.loads(self.manifest(digest))]
 
     @contextlib.contextmanager
     def _our_fault(self, doing: str) -> Iterator[None]:
