@@ -92,7 +92,7 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
     serving = releases.serving(session)
     routes = release_service.routes_of(serving)
     stable = releases.in_role(session, row.model, row.environment, releases.STABLE)
-    policy, facts, effects = thaw(row.policy), review.facts_of(row, steps), list[Effect]()
+    policy, facts, effects = thaw(row.policy), review.facts_of(session, row, steps), list[Effect]()
     waits = review.waits(row)
     decisions = review.decisions_of(session, row.id) if waits else []
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import OpeningRow, storable
 from app.db.session import insert_or_ignore
+from app.domain.people import Person
 
 PERSON, SAID = "person", "said"
 _TOKEN = re.compile(rf"(?:{PERSON}|{SAID}):[0-9a-f]{{64}}")
@@ -67,6 +68,17 @@ def tokens(value: Any) -> Iterable[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from tokens(part)
+
+
+def sealed(session: Session, value: Any) -> Any:
+    """A JSON value with each `Person` in it replaced by what stands for that person."""
+    if isinstance(value, Person):
+        return person(session, value)
+    if isinstance(value, Mapping):
+        return {key: sealed(session, part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [sealed(session, part) for part in value]
+    return value
 
 
 def of(session: Session, values: Iterable[Any]) -> list[Opening]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.freeze import Frozen, frozen
+from app.domain.people import Person
 from app.domain.permissions import PERMISSIONS, Permission
 from app.domain.policy import EnvironmentPolicy
 
@@ -72,6 +73,10 @@ class Glass:
     until: datetime
     open: bool
 
+    def as_json(self) -> dict[str, Any]:
+        """For answers."""
+        return {"by": list(self.by), "until": self.until.isoformat(), "open": self.open}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -91,8 +96,18 @@ class Verdict:
     frozen: Frozen | None = None
     glass: Glass | None = None
 
+    def as_evidence(self) -> dict[str, Any]:
+        """What is kept of it where it lets a promotion go on."""
+        glass = self.glass
+        return {
+            "required": self.required,
+            "approved_by": [Person(name) for name in self.approved_by],
+            "missing": self.missing,
+            "break_glass": glass and {**glass.as_json(), "by": [Person(name) for name in glass.by]},
+        }
+
     def as_json(self) -> dict[str, Any]:
-        """For answers, progress and evidence."""
+        """For answers and progress."""
         cold, glass = self.frozen, self.glass
         return {
             "outcome": self.outcome.value,
@@ -104,7 +119,7 @@ class Verdict:
             "rejected_by": self.rejected_by,
             "expires_at": self.expires_at.isoformat(),
             "frozen": cold and {"reason": cold.reason, "until": cold.until and cold.until.isoformat()},
-            "break_glass": glass and {"by": list(glass.by), "until": glass.until.isoformat(), "open": glass.open},
+            "break_glass": glass and glass.as_json(),
         }
 
 

@@ -186,7 +186,7 @@ def _check(session: Session, row: Promotion, word: Decision) -> Verdict:
 
 def _object(session: Session, row: Promotion, word: Decision) -> None:
     """Refuse a word that would not count, with the reason."""
-    found = objection(thaw(row.policy), review.facts_of(row, promotions.steps(session, row.id)), word)
+    found = objection(thaw(row.policy), review.facts_of(session, row, promotions.steps(session, row.id)), word)
     if found is not None:
         raise Forbidden(found.reason, found.remedy)
 

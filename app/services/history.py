@@ -33,7 +33,8 @@ def promotion(db: Database, promotion_id: int) -> dict[str, Any]:
 def told(session: Session, row: Promotion) -> dict[str, Any]:
     """Everything about one promotion as the caller's transaction sees it."""
     steps = promotions.steps(session, row.id)
-    evidence = {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence}
+    left = {step.state.lower(): step.evidence for step in steps if step.finished_at and step.evidence}
+    evidence = openings.opened(session, left)
     verdict = review.verdict(session, row)
     approval = verdict.as_json() if verdict is not None else None
     return {

@@ -184,6 +184,7 @@ def transition(
     """
     if not may_follow(held.state, after):
         raise HeadgateError(f"{held.state} may not be followed by {after}")
+    evidence = openings.sealed(session, evidence)
     parts = {"parts": digest.settle(session, row, evidence)} if after is State.APPROVAL else {}
     promotions.move(session, held, after, reason, _next_run(session, held.state, after, delay))
     evidence_digest = digest_json(dict(evidence))

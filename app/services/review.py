@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session
 
-from app.db import approvals, promotions
+from app.db import approvals, openings, promotions
 from app.db.models import Promotion, StepRun
 from app.db.session import now
 from app.domain.approvals import Decision, Facts, Verdict, judge
@@ -24,7 +24,7 @@ def verdict(session: Session, row: Promotion) -> Verdict | None:
     """Whether the promotion may go on at this moment; None where nothing waits for people's words."""
     if not waits(row):
         return None
-    facts = facts_of(row, promotions.steps(session, row.id))
+    facts = facts_of(session, row, promotions.steps(session, row.id))
     return again(session, row.id, thaw(row.policy), facts)
 
 
@@ -33,7 +33,7 @@ def again(session: Session, promotion_id: int, policy: EnvironmentPolicy, facts:
     return judge(policy, facts, decisions_of(session, promotion_id), now(session))
 
 
-def facts_of(row: Promotion, steps: Sequence[StepRun]) -> Facts:
+def facts_of(session: Session, row: Promotion, steps: Sequence[StepRun]) -> Facts:
     """What is recorded of the promotion, as far as the rules ask for it.
 
     Traffic counts as begun when ROLLOUT was entered, once any of it has moved: until then all is checked by the clock.
@@ -46,7 +46,7 @@ def facts_of(row: Promotion, steps: Sequence[StepRun]) -> Facts:
         digest=row.digest or "",
         entered_at=entered.get(State.APPROVAL.value, row.updated_at),
         requester=frozenset(name for name in (row.requested_by, row.requester) if name),
-        trainer=evidence.get(State.SNAPSHOT.value, {}).get("trained_by"),
+        trainer=openings.opened(session, evidence.get(State.SNAPSHOT.value, {}).get("trained_by")),
         inconclusive=any(result["verdict"] == "inconclusive" for result in results),
         begun=entered[State.ROLLOUT.value] if moved else None,
     )

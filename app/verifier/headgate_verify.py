@@ -36,7 +36,7 @@ _FIELDS = {"at", "body", "kind", "seq"}
 LARGEST_PACK = 256 << 20
 MOST_FILES = 5000
 PREDICATE = "urn:headgate:attestation:promotion:1"
-REMOVABLE = re.compile(r"people\.json|index\.html|evidence/[0-9]{3,}-approval\.json")
+REMOVABLE = re.compile(r"people\.json|index\.html")
 """What may be taken out of a pack when a person has to be forgotten: nothing that is proved stands on it."""
 _NAME = re.compile(r"(?=.{1,100}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -631,8 +631,9 @@ def _who(pack: Pack, token: Any) -> str:
 
 
 def _check_people(pack: Pack) -> Iterator[str]:
-    """Every opening is of something in the leaves, and is what stands there."""
-    tokens = {found[0] for leaf in pack.leaves for found in _TOKEN.finditer(json.dumps(leaf))}
+    """Every opening is of something in the leaves, or in the evidence that they vouch for, and is what stands there."""
+    steps = (_text(pack.files, name) for name in pack.files if _STEP.fullmatch(name))
+    tokens = {found[0] for text in (*map(json.dumps, pack.leaves), *steps) for found in _TOKEN.finditer(text)}
     opened = _entries(pack.files, "people.json", ("token", "salt", "value"), "openings")
     for entry in opened:
         found = _TOKEN.fullmatch(str(entry["token"]))
@@ -641,8 +642,9 @@ def _check_people(pack: Pack) -> Iterator[str]:
         except (ValueError, TypeError, AttributeError):
             raise Bad("people.json has an opening that is none") from None
         if found is None or found[0] not in tokens or made != found[1]:
-            raise Bad(f"people.json says of {str(entry['token'])[:30]} what its leaf does not")
-    yield f"{len(opened)} of {len(tokens)} names and reasons are opened in people.json, and are those of the leaves."
+            raise Bad(f"people.json says of {str(entry['token'])[:30]} what no leaf does")
+    said = "names and reasons are opened in people.json, and are what leaves and evidence stand for."
+    yield f"{len(opened)} of {len(tokens)} {said}"
 
 
 def _entries(files: Mapping[str, bytes], name: str, keys: Sequence[str], within: str = "") -> list[dict[str, Any]]:

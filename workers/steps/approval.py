@@ -24,7 +24,7 @@ def run(context: Context) -> Outcome:
         why = "it was approved, but nothing could be moved" if verdict.missing == 0 else "nobody decided"
         return End(State.EXPIRED, f"{why} within {context.policy.approvals.expires}")
     if verdict.outcome is Answer.APPROVED:
-        return Done({**verdict.as_json(), "digest": context.digest})
+        return Done({**verdict.as_evidence(), "digest": context.digest})
     left = [verdict.expires_at] if verdict.required else []
     if verdict.frozen is not None and verdict.frozen.until is not None:
         left.append(verdict.frozen.until)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.domain.errors import Rejected, Transient
+from app.domain.people import Person
 from app.domain.promotion import Done, Outcome
 from workers.context import Context
 from workers.steps.copying import copy_rows
@@ -34,7 +35,7 @@ def run(context: Context) -> Outcome:
         "tree": tree,
         "source": info.source,
         "run_id": info.run_id,
-        "trained_by": info.user,
+        "trained_by": Person(info.user) if info.user else None,
     }
     if context.policy.data is not None:
         evidence |= copy_rows(context, context.policy.data)

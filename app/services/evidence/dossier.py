@@ -42,7 +42,8 @@ class Step:
 class Dossier:
     """One promotion at one size of the trail. `proofs` are the leaves' paths (base64, from the leaf up), `beginnings`
     the sizes of older checkpoints with the proofs that they began this trail. `release` has the parts of the digest
-    that was, or is, to be approved; None where it never came to one. `openings` say what hashes in leaves stand for."""
+    that was, or is, to be approved; None where it never came to one. `openings` say what hashes in leaves and in the
+    evidence stand for."""
 
     id: int
     model: str
@@ -75,11 +76,6 @@ class Dossier:
     def _values(self) -> Mapping[str, str]:
         return {opening.token: opening.value for opening in self.openings}
 
-    def names_unknown(self, step: Step) -> bool:
-        """Whether a step may have left names of people who were forgotten, or are not to be told."""
-        people = {token for leaf in self.leaves for token in openings.tokens(leaf.body) if token.startswith("person:")}
-        return step.state == State.APPROVAL.value and not people <= self._values.keys()
-
     def transitions(self) -> Iterator[Leaf]:
         """The leaves that write a new state."""
         return (leaf for leaf in self.leaves if leaf.kind == "promotion.transition")
@@ -100,7 +96,9 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
         leaves = list(audit.of_promotion(session, promotion_id, tree.size))
         if not leaves:
             raise Fault(f"No leaf is about promotion {promotion_id}.", "See `headgate audit verify`; restore a backup.")
-        known = openings.of(session, (leaf.body for leaf in leaves)) if people else []
+        steps = _steps(session, promotion_id)
+        told = [*(leaf.body for leaf in leaves), *(step.evidence for step in steps)]
+        known = openings.of(session, told) if people else []
         asked = _asked(leaves)
         older = [kept.size for kept in audit.checkpoints(session) if 0 < kept.size < tree.size][-MOST_PROOFS:]
         return Dossier(
@@ -115,7 +113,7 @@ def read(core: Core, promotion_id: int, people: bool) -> Dossier:
             policy_digest=row.policy_digest,
             release=_parts(session, row, asked) if asked is not None else None,
             release_digest=asked.body["digest"] if asked is not None else None,
-            steps=_steps(session, promotion_id),
+            steps=steps,
             leaves=leaves,
             proofs=[trail.path_of(session, leaf, tree) for leaf in leaves],
             point=Checkpoint(origin, tree.size, tree.root()),
