@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import IdempotentAnswer, Principal
+from app.db.models import IdempotentAnswer, Principal, Setting
 from app.db.session import insert_or_ignore, now
+
+_JOINING = "principals.joining"
 
 
 def add(
@@ -38,6 +40,13 @@ def page(session: Session, after: str, limit: int) -> Sequence[Principal]:
     """Identities behind a name, in the order of their names."""
     query = select(Principal).where(Principal.name > after).order_by(Principal.name).limit(limit)
     return session.scalars(query).all()
+
+
+def line_up_to_join(session: Session) -> None:
+    """Wait until nobody else joins people, and keep others waiting until the transaction ends: two who did it at the
+    same moment could each miss what the other moves. It comes before every lock on identities."""
+    insert_or_ignore(session, Setting, {"name": _JOINING, "value": ""})
+    session.execute(select(Setting.name).where(Setting.name == _JOINING).with_for_update())
 
 
 def join_people(session: Session, person: str, into: str) -> None:

@@ -89,6 +89,7 @@ def unite(session: Session, name: str, other: str) -> bool:
     is never called by the name of her machine. Raises NotFound."""
     for one in (name, other):
         known(session, one)
+    principals.line_up_to_join(session)
     rows = principals.locked(session, [name, other])
     person, into = rows[name].person, rows[other].person
     if known(session, into).kind == "machine":

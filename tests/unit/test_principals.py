@@ -234,13 +234,17 @@ def test_a_person_is_not_called_by_the_name_of_a_machine(api: Api) -> None:
 
 
 def test_links_that_meet_leave_one_person(database: Database) -> None:
-    for name in "abcdef":
-        principals.create(database, name, "requester", "test")
-    pairs = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "f"), ("f", "a")]
-    with ThreadPoolExecutor(6) as pool:
-        for answer in [pool.submit(principals.link, database, one, other, "test") for one, other in pairs]:
-            answer.result()
-    assert len({row["person"] for row in tokens.listed(database, "", 10)["items"]}) == 1
+    for number in range(5):
+        names = [f"{letter}{number}" for letter in "abcdef"]
+        for name in names:
+            principals.create(database, name, "requester", "test")
+        pairs = zip(names, [*names[1:], names[0]], strict=True)
+        with ThreadPoolExecutor(6) as pool:
+            for answer in [pool.submit(principals.link, database, one, other, "test") for one, other in pairs]:
+                answer.result()
+    people = {row["name"]: row["person"] for row in tokens.listed(database, "", 100)["items"]}
+    assert len(people) == 30 and len(set(people.values())) == 5
+    assert all(name[1] == person[1] for name, person in people.items())
 
 
 def test_every_deed_is_in_the_trail(api: Api) -> None:
