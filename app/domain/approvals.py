@@ -128,27 +128,30 @@ def judge(policy: EnvironmentPolicy, facts: Facts, decisions: Sequence[Decision]
     waited for, and before each move of traffic.
 
     A rejection vetoes. Words on another digest, words that were taken back, and those of somebody excluded count for
-    nothing; one person counts once. Time that runs out, and the time box of break-glass, end where traffic began to
-    move in time; a freeze holds at any moment.
+    nothing; one person counts once. Words have to come before the question expires, and an approval counts for that
+    long from when it was given; so does break-glass for its time box. That is measured where traffic begins to move,
+    and not after it; a freeze holds at any moment.
     """
     rules, moment = policy.approvals, facts.begun or now
+    required = max(rules.required, sum(rules.by_role.values()), int(facts.inconclusive))
+    expires_at = facts.entered_at + rules.expires
     words = sorted((d for d in decisions if d.digest == facts.digest and not d.revoked), key=lambda d: d.at)
     valid = [d for d in words if objection(policy, facts, d) is None]
-    approvers = {d.person: d.role for d in valid if d.decision == APPROVE}
-    required = max(rules.required, sum(rules.by_role.values()), int(facts.inconclusive))
+    timely = [d for d in valid if d.at < expires_at or not required]
+    approvers = {d.person: d.role for d in timely if d.decision == APPROVE and moment < d.at + rules.expires}
     short = {r: n - sum(role == r for role in approvers.values()) for r, n in rules.by_role.items()}
     short = {role: count for role, count in short.items() if count > 0}
     missing = max(required - len(approvers), sum(short.values()), 0)
-    glass = _glass(policy, valid, moment)
+    glass = _glass(policy, timely, moment)
     through = glass is not None and glass.open
     cold = None if through else frozen(policy.freeze, now)
     rejected_by = next((d.person for d in valid if d.decision == REJECT), None)
-    expires_at, enough = facts.entered_at + rules.expires, missing == 0 or through
+    enough = missing == 0 or through
     outcome = Outcome.APPROVED if enough and cold is None else Outcome.WAITING
     if rejected_by is not None:
         outcome, enough = Outcome.DENIED, False
-    elif required and moment >= expires_at:
-        outcome, enough = Outcome.EXPIRED, False
+    elif not enough and moment >= expires_at:
+        outcome = Outcome.EXPIRED
     return Verdict(
         outcome=outcome,
         enough=enough,

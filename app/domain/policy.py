@@ -109,9 +109,9 @@ Gate = MetricGate | ChampionGate | LatencyGate | SlicesGate | SchemaGate | Robus
 
 @dataclass(frozen=True)
 class Approvals:
-    """Who has to agree, and for how long the question stands: `required` people of these `roles`, at least so many of a
-    role as `by_role` says. Neither who requested the promotion nor who trained the version counts. With `fresh` one
-    must have authenticated so recently before one approves."""
+    """Who has to agree, and for how long the question stands and each approval counts: `required` people of these
+    `roles`, at least so many of a role as `by_role` says. Neither who requested the promotion nor who trained the
+    version counts. With `fresh` one must have authenticated so recently before one approves."""
 
     required: int = 1
     roles: tuple[str, ...] = ("reviewer",)

@@ -181,6 +181,8 @@ def _check(session: Session, row: Promotion, word: Decision) -> Verdict:
         raise Conflict(
             f"Promotion {row.id} is {verdict.outcome if verdict else row.state} and waits for nobody's word."
         )
+    if verdict.required and word.at >= verdict.expires_at and word.decision != REJECT:
+        raise Conflict(f"Promotion {row.id} waited for approvals until {verdict.expires_at.isoformat()}.")
     return verdict
 
 

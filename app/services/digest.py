@@ -24,6 +24,11 @@ def settle(session: Session, row: Promotion, prove: Mapping[str, Any]) -> dict[s
     return parts
 
 
+def of_evidence(row: Promotion, evidence: Mapping[str, Mapping[str, Any]]) -> str:
+    """The digest over what is recorded now. Raises KeyError where some is missing."""
+    return release_digest(parts_of(row, evidence))
+
+
 def parts_of(row: Promotion, evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What the digest is made of (`RELEASE_PARTS`), as it is recorded now. Raises KeyError where some is missing."""
     build = evidence[State.BUILD.value]
@@ -43,12 +48,12 @@ def parts_of(row: Promotion, evidence: Mapping[str, Mapping[str, Any]]) -> dict[
 def voided(session: Session, row: Promotion, steps: Sequence[StepRun]) -> str:
     """Why the digest no longer stands for what is recorded, by the parts that have changed; empty where it does."""
     try:
-        parts = parts_of(row, promotions.evidence_of(steps))
-        digest = release_digest(parts)
+        evidence = promotions.evidence_of(steps)
+        if of_evidence(row, evidence) == row.digest:
+            return ""
+        parts = parts_of(row, evidence)
     except (KeyError, TypeError, ValueError):
         return "what was recorded no longer matches the digest: the record of a step is gone or broken"
-    if digest == row.digest:
-        return ""
     stood = approvals.parts(session, row.id, row.digest)
     if stood is None or release_digest(stood) != row.digest:
         return "what was recorded no longer matches the digest, nor does the record of its parts"

@@ -1,7 +1,8 @@
 """Policy files: what is read, and what each mistake is told."""
 
 import json
-from datetime import timedelta
+import re
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import Invalid
+from app.domain.freeze import Freeze
 from app.domain.policy import (
+    BreakGlass,
     ChampionGate,
     LatencyGate,
     MetricGate,
@@ -45,6 +48,50 @@ def test_the_documented_example_is_read() -> None:
     assert production.approvals.expires == timedelta(hours=72)
     assert production.rollout.soak == timedelta(seconds=30)
     assert production.target.instance == "gpu"
+
+
+TIMES = """\
+model: m
+environments:
+  production:
+    approvals: {roles: [reviewer, admin], by_role: {reviewer: 1, admin: 1}, fresh: 15m, exclude_trainer: false}
+    freeze:
+      - {days: [fri, sat], start: "16:00", end: "08:00", zone: Europe/Berlin, reason: nobody is there}
+      - {from: 2026-12-20, to: 2027-01-02, end: "24:00", reason: the holidays}
+    break_glass: {within: 10m}
+"""
+
+
+def test_who_approves_and_when_nothing_moves_is_read() -> None:
+    found = parse(TIMES).environments["production"]
+    assert (found.approvals.by_role, found.approvals.fresh) == ({"reviewer": 1, "admin": 1}, timedelta(minutes=15))
+    assert not found.approvals.exclude_trainer
+    assert found.freeze == (
+        Freeze("nobody is there", "Europe/Berlin", ("fri", "sat"), start="16:00", end="08:00"),
+        Freeze("the holidays", first=date(2026, 12, 20), last=date(2027, 1, 2)),
+    )
+    assert found.break_glass == BreakGlass(timedelta(minutes=10))
+    assert thaw(freeze(found)) == found
+    assert parse(TIMES.replace("{within: 10m}", "false")).environments["production"].break_glass is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('start: "16:00"', "start: 16:00", ["line 6", "in quotes"]),
+        ('start: "16:00"', 'start: "24:00"', ["line 6", "start"]),
+        ("zone: Europe/Berlin", "zone: ../../etc/passwd", ["line 6", "IANA"]),
+        ("days: [fri, sat]", "days: [friday]", ["line 6", "'fri'"]),
+        ("days: [fri, sat], ", "", ["line 6", "give days, or both from and to"]),
+        ("to: 2027-01-02", "to: 2026-12-19", ["line 7", "to must come after from"]),
+        ("roles: [reviewer, admin]", "roles: [reviewer]", ["line 4", "by_role names admin"]),
+        ("{within: 10m}", "{within: 2d}", ["line 8", "at most 1d"]),
+    ],
+)
+def test_each_mistake_in_them_names_its_line(old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(TIMES.replace(old, new, 1), "m.yaml")
+    assert all(re.search(word, str(caught.value)) for word in words), str(caught.value)
 
 
 def test_an_environment_without_triggers_has_its_alias() -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from app.domain.approvals import Outcome as Answer
+from app.domain.approvals import Verdict
 from app.domain.errors import Fault
 from app.domain.promotion import Done, End, Outcome, State, Wait
 from workers.context import Context, Evidence
@@ -21,8 +22,7 @@ def run(context: Context) -> Outcome:
     if context.voided:
         return End(State.FAILED, context.voided)
     if verdict.outcome is Answer.EXPIRED:
-        why = "it was approved, but nothing could be moved" if verdict.missing == 0 else "nobody decided"
-        return End(State.EXPIRED, f"{why} within {context.policy.approvals.expires}")
+        return End(State.EXPIRED, _too_late(context, verdict))
     if verdict.outcome is Answer.APPROVED:
         return Done({**verdict.as_evidence(), "digest": context.digest})
     left = [verdict.expires_at] if verdict.required else []
@@ -32,6 +32,13 @@ def run(context: Context) -> Outcome:
     inconclusive = _inconclusive(context.step(State.GATES))
     progress = {**verdict.as_json(), "roles": list(context.policy.approvals.roles), "inconclusive": inconclusive}
     return Wait(max(wait, timedelta(0)), progress)
+
+
+def _too_late(context: Context, verdict: Verdict) -> str:
+    within = context.policy.approvals.expires
+    if not any(word.digest == context.digest for word in context.decisions):
+        return f"nobody decided within {within}"
+    return f"after {within}, {verdict.missing} of {verdict.required} approvals were missing or too old"
 
 
 def _inconclusive(gates: Evidence) -> list[str]:

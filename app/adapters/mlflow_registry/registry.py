@@ -65,7 +65,8 @@ class MlflowRegistry:
             version=version,
             run_id=run_id,
             source=row.get("source", ""),
-            user=row.get("user_id") or (self._user_of_run(run_id) if run_id else None),
+            # Whoever registered a version need not have trained it.
+            user=(self._user_of_run(run_id) if run_id else None) or row.get("user_id"),
             ready=row.get("status", "READY") == "READY",
         )
 
