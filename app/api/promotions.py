@@ -1,18 +1,22 @@
 """/api/v1/promotions: ask, look, watch, decide, cancel, retry."""
 
+import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from app.api import schemas
-from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store
+from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store, Watching
+from app.api.conditions import Asked, AskedOfOne
 from app.domain.errors import NotFound, Transient
 from app.domain.promotion import ENDED, State
-from app.services import approvals, history, idempotency, pictures, promotions, trail
+from app.services import approvals, history, pictures, promotions
+from app.services.terms import tag
 
 router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
 WATCH_SECONDS = 0.5
@@ -21,20 +25,10 @@ KEEPALIVE_SECONDS = 15
 
 
 @router.post("", status_code=201, response_model=schemas.Promotion, summary="Ask for a promotion")
-def request_promotion(
-    body: schemas.PromotionRequest,
-    core: Parts,
-    caller: Promoter,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-) -> Response:
-    """Opens a promotion as if the version had been marked in MLflow. With an `Idempotency-Key` a second call gets the
-    first one's answer; the same key with another body is a conflict."""
-
-    def make(keep: idempotency.Keep) -> None:
-        promotions.request(core, body.model, body.version, body.environment, body.reason, caller.name, keep)
-
-    answer = idempotency.once(core.db, caller.name, idempotency_key, body.model_dump(), make)
-    return JSONResponse(answer, 201, {"Location": f"/api/v1/promotions/{answer['id']}"})
+def request_promotion(body: schemas.PromotionRequest, core: Parts, caller: Promoter, asked: Asked) -> Response:
+    """Opens a promotion as if the version had been marked in MLflow."""
+    wanted = (body.model, body.version, body.environment, body.reason)
+    return asked.answer(core, caller, body, 201, lambda terms: promotions.request(core, *wanted, caller.name, terms))
 
 
 @router.get("", response_model=schemas.PromotionPage, summary="List promotions")
@@ -51,9 +45,12 @@ def list_promotions(
 
 
 @router.get("/{promotion_id}", response_model=schemas.Promotion, summary="Look at one promotion")
-def show_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader) -> dict[str, Any]:
-    """State, steps with their seconds, gates, evidence, approvals, and the digest to approve."""
-    return history.promotion(core.db, promotion_id)
+def show_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader, response: Response) -> dict[str, Any]:
+    """State, steps with their seconds, gates, evidence, approvals, and the digest to approve. The `ETag` changes as
+    soon as there is something new to see; a decision may send it as `If-Match`."""
+    found = history.promotion(core.db, promotion_id)
+    response.headers["ETag"] = tag(found)
+    return found
 
 
 @router.get("/{promotion_id}/pictures/{name}", summary="Look at a picture", response_class=Response)
@@ -67,28 +64,29 @@ def show_picture(
     """A PNG that a step drew: `parity`, `latency`, `slices-1`, `served-latency`; `evidence.<step>.pictures` has their
     digests."""
     data = pictures.picture(core, store, promotion_id, name)
-    return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
+    return Response(data, media_type="image/png")
 
 
 @router.get("/{promotion_id}/events", summary="Watch one promotion", response_class=StreamingResponse)
-def watch_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader) -> StreamingResponse:
+def watch_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader, _turn: Watching) -> StreamingResponse:
     """Server-sent events: one `promotion` event for each change, the last one when it has ended."""
     history.promotion(core.db, promotion_id)  # an unknown id is a 404, not an empty stream
     return StreamingResponse(_events(core, promotion_id), media_type="text/event-stream")
 
 
-def _events(core: Parts, promotion_id: int) -> Iterator[str]:
+async def _events(core: Parts, promotion_id: int) -> AsyncIterator[str]:
+    """It holds a thread only while it looks: else some dozens of watchers would keep everybody else waiting."""
     last, quiet_since = "", time.monotonic()
     end = quiet_since + WATCH_LIMIT_SECONDS
     while time.monotonic() < end:
         try:
-            found = history.promotion(core.db, promotion_id)
+            found = await run_in_threadpool(history.promotion, core.db, promotion_id)
         except NotFound:
             return
         except Transient as error:
             # The answer has begun: a watcher who is told to wait need not come back.
             yield f": {error.reason}\n\n"
-            time.sleep(WATCH_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS)
             continue
         seen = json.dumps(found, default=str)
         if seen != last:
@@ -99,35 +97,42 @@ def _events(core: Parts, promotion_id: int) -> Iterator[str]:
             yield ": still here\n\n"
         if found["state"] in ENDED:
             return
-        time.sleep(WATCH_SECONDS)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 @router.post("/{promotion_id}/approvals", status_code=201, response_model=schemas.Decided, summary="Approve or reject")
-def decide(promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Parts, caller: Decider) -> dict[str, Any]:
+def decide(
+    promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Parts, caller: Decider, asked: AskedOfOne
+) -> Response:
     """Counts only for the digest that is echoed; where the promotion stands at another one this is a conflict. The
     answer proves that the decision is in the audit trail: keep its `proof`."""
-    seq = approvals.decide(core, promotion_id, caller, body.decision, body.digest, body.reason)
-    return {**history.promotion(core.db, promotion_id), "proof": trail.proof(core, seq)}
+    said = (body.decision, body.digest, body.reason)
+    return asked.answer(
+        core, caller, body, 201, lambda terms: approvals.decide(core, promotion_id, caller, *said, terms)
+    )
 
 
 @router.post("/{promotion_id}/decide", response_model=schemas.Promotion, summary="Answer an inconclusive canary")
 def decide_canary(
-    promotion_id: schemas.Number, body: schemas.CanaryDecision, core: Parts, caller: Decider
-) -> dict[str, Any]:
+    promotion_id: schemas.Number, body: schemas.CanaryDecision, core: Parts, caller: Decider, asked: AskedOfOne
+) -> Response:
     """Lets the canary go on to the next weight or rolls it back."""
-    approvals.decide_canary(core, promotion_id, caller, body.decision == "continue", body.reason)
-    return history.promotion(core.db, promotion_id)
+    said = (body.decision == "continue", body.reason)
+    return asked.answer(
+        core, caller, body, 200, lambda terms: approvals.decide_canary(core, promotion_id, caller, *said, terms)
+    )
 
 
 @router.post("/{promotion_id}/cancel", status_code=202, response_model=schemas.Promotion, summary="Cancel")
-def cancel(promotion_id: schemas.Number, body: schemas.Reason, core: Parts, caller: Canceller) -> dict[str, Any]:
+def cancel(
+    promotion_id: schemas.Number, body: schemas.Reason, core: Parts, caller: Canceller, asked: AskedOfOne
+) -> Response:
     """A rollout under way is first brought back to the stable release."""
-    promotions.cancel(core, promotion_id, body.reason, caller.name)
-    return history.promotion(core.db, promotion_id)
+    said = (body.reason, caller.name)
+    return asked.answer(core, caller, body, 202, lambda terms: promotions.cancel(core, promotion_id, *said, terms))
 
 
 @router.post("/{promotion_id}/retry", status_code=202, response_model=schemas.Promotion, summary="Try again")
-def retry(promotion_id: schemas.Number, core: Parts, caller: Retrier) -> dict[str, Any]:
+def retry(promotion_id: schemas.Number, core: Parts, caller: Retrier, asked: AskedOfOne) -> Response:
     """Starts a FAILED promotion anew, with the policy as it is now."""
-    promotions.retry(core, promotion_id, caller.name)
-    return history.promotion(core.db, promotion_id)
+    return asked.answer(core, caller, None, 202, lambda terms: promotions.retry(core, promotion_id, caller.name, terms))

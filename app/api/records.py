@@ -7,6 +7,7 @@ from fastapi.responses import StreamingResponse
 
 from app.api import schemas
 from app.api.auth import Administrator, Auditor, Parts, Reader
+from app.api.conditions import Unrepeatable
 from app.services import history, principals, trail
 
 router = APIRouter(prefix="/api/v1")
@@ -93,7 +94,7 @@ def export(core: Parts, _caller: Auditor) -> StreamingResponse:
 
 
 @router.post("/tokens", tags=["principals"], status_code=201, response_model=schemas.Token, summary="Make a principal")
-def create_token(body: schemas.TokenRequest, core: Parts, caller: Administrator) -> schemas.Token:
-    """The token is shown this once."""
+def create_token(body: schemas.TokenRequest, core: Parts, caller: Administrator, _once: Unrepeatable) -> schemas.Token:
+    """The token is shown this once, so the call takes no `Idempotency-Key`; a name is given once only."""
     token = principals.create(core.db, body.name, body.role, caller.name)
     return schemas.Token(name=body.name, role=body.role, token=token)

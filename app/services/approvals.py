@@ -9,22 +9,27 @@ from app.domain.promotion import State
 from app.parts import Core
 from app.policy_files import thaw
 from app.services.promotions import stop
+from app.services.terms import ANY, Terms
 
 APPROVE, REJECT, CONTINUE = "approve", "reject", "continue"
 
 
-def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> int:
+def decide(
+    core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str, terms: Terms = ANY
+) -> int:
     """Record an approval or a rejection of the digest that the reviewer saw; returns the number of its leaf.
 
     Raises:
         NotFound: there is no such promotion.
         Forbidden: the policy does not let this caller decide, or the caller requested the promotion.
+        Stale: it is not as the caller has seen it.
         Conflict: the promotion does not wait for approval, stands at another digest, or the caller decided already.
     """
     with core.db.begin() as session:
         row = promotions.get_locked(session, promotion_id)
         if row is None:
             raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
+        terms.check(session, row)
         _check(row, caller, digest)
         if any(a.principal == caller.name and a.digest == digest for a in principals.approvals(session, promotion_id)):
             raise Conflict(f"{caller.name} has already decided on this digest.")
@@ -49,6 +54,7 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
         }
         receipt = audit.append(session, "approval", body)
         promotions.wake(session, promotion_id)
+        terms.done(session, row, receipt)
     core.queue.advance(promotion_id)
     return receipt.seq
 
@@ -71,17 +77,21 @@ def _check(row: Promotion, caller: Caller, digest: str) -> None:
         )
 
 
-def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, reason: str) -> Promotion:
+def decide_canary(
+    core: Core, promotion_id: int, caller: Caller, go_on: bool, reason: str, terms: Terms = ANY
+) -> Promotion:
     """Answer an inconclusive canary: let it go on to the next weight, or roll it back.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Conflict: it does not ask.
     """
     with core.db.begin() as session:
         row = promotions.get_locked(session, promotion_id)
         if row is None:
             raise NotFound(f"There is no promotion {promotion_id}.", "See `headgate status`.")
+        terms.check(session, row)
         if row.state != State.ROLLOUT.value or row.stop or not row.progress.get("question"):
             raise Conflict(f"Promotion {promotion_id} asks nothing at the moment.")
         if go_on:
@@ -110,5 +120,6 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
             promotions.wake(session, promotion_id)
         else:
             stop(session, row, State.ROLLED_BACK, reason or f"{caller.name} rolled it back", caller.name)
+        terms.done(session, row)
     core.queue.advance(promotion_id)
     return row
