@@ -52,7 +52,7 @@ def build() -> FastAPI:
         await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
-    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True), edge(settings))
+    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True), edge=edge(settings))
     app.router.lifespan_context = lifespan
     return app
 

@@ -53,6 +53,7 @@ def create_app(core: Core, verify_webhook: VerifyWebhook, store: ArtifactStore, 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # links name them
     )
     app.state.core = core
     app.state.store = store

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from app.domain.errors import (
     Conflict,
@@ -82,10 +84,18 @@ def _malformed(_request: Request, error: Exception) -> Response:
     return problem(422, "invalid", f"{field or 'body'}: {first['msg']}", field=field)
 
 
-def _http(_request: Request, error: Exception) -> Response:
+def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return problem(error.status_code, f"http-{error.status_code}", str(error.detail), headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(error.status_code, f"http-{error.status_code}", str(error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """All methods of the path: the framework names those of the first route that it finds there."""
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path and route.methods]
+    there = [route for route in routes if compile_path(str(route.path))[0].match(request.url.path)]
+    return ", ".join(sorted({method for route in there for method in route.methods or ()}))
 
 
 def _hung_up(_request: Request, _error: Exception) -> Response:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.api import schemas
+from app.api import links, schemas
 from app.api.auth import Canceller, Decider, Parts, Promoter, Reader, Retrier, Store, Watching
 from app.api.conditions import Asked, AskedOfOne
 from app.domain.errors import NotFound, Transient
@@ -24,7 +24,13 @@ WATCH_LIMIT_SECONDS = 3600
 KEEPALIVE_SECONDS = 15
 
 
-@router.post("", status_code=201, response_model=schemas.Promotion, summary="Ask for a promotion")
+@router.post(
+    "",
+    status_code=201,
+    response_model=schemas.Promotion,
+    summary="Ask for a promotion",
+    responses=links.to_promotion(201),
+)
 def request_promotion(body: schemas.PromotionRequest, core: Parts, caller: Promoter, asked: Asked) -> Response:
     """Opens a promotion as if the version had been marked in MLflow."""
     wanted = (body.model, body.version, body.environment, body.reason)
@@ -44,7 +50,12 @@ def list_promotions(
     return history.search(core.db, model, environment, state, cursor)
 
 
-@router.get("/{promotion_id}", response_model=schemas.Promotion, summary="Look at one promotion")
+@router.get(
+    "/{promotion_id}",
+    response_model=schemas.Promotion,
+    summary="Look at one promotion",
+    responses=links.to_promotion(200),
+)
 def show_promotion(promotion_id: schemas.Number, core: Parts, _caller: Reader, response: Response) -> dict[str, Any]:
     """State, steps with their seconds, gates, evidence, approvals, and the digest to approve. The `ETag` changes as
     soon as there is something new to see; a decision may send it as `If-Match`."""
@@ -100,7 +111,13 @@ async def _events(core: Parts, promotion_id: int) -> AsyncIterator[str]:
         await asyncio.sleep(WATCH_SECONDS)
 
 
-@router.post("/{promotion_id}/approvals", status_code=201, response_model=schemas.Decided, summary="Approve or reject")
+@router.post(
+    "/{promotion_id}/approvals",
+    status_code=201,
+    response_model=schemas.Decided,
+    summary="Approve or reject",
+    responses=links.to_proof(201),
+)
 def decide(
     promotion_id: schemas.Number, body: schemas.DecisionRequest, core: Parts, caller: Decider, asked: AskedOfOne
 ) -> Response:
@@ -112,7 +129,12 @@ def decide(
     )
 
 
-@router.post("/{promotion_id}/decide", response_model=schemas.Promotion, summary="Answer an inconclusive canary")
+@router.post(
+    "/{promotion_id}/decide",
+    response_model=schemas.Promotion,
+    summary="Answer an inconclusive canary",
+    responses=links.to_promotion(200),
+)
 def decide_canary(
     promotion_id: schemas.Number, body: schemas.CanaryDecision, core: Parts, caller: Decider, asked: AskedOfOne
 ) -> Response:
@@ -123,7 +145,13 @@ def decide_canary(
     )
 
 
-@router.post("/{promotion_id}/cancel", status_code=202, response_model=schemas.Promotion, summary="Cancel")
+@router.post(
+    "/{promotion_id}/cancel",
+    status_code=202,
+    response_model=schemas.Promotion,
+    summary="Cancel",
+    responses=links.to_promotion(202),
+)
 def cancel(
     promotion_id: schemas.Number, body: schemas.Reason, core: Parts, caller: Canceller, asked: AskedOfOne
 ) -> Response:
@@ -132,7 +160,13 @@ def cancel(
     return asked.answer(core, caller, body, 202, lambda terms: promotions.cancel(core, promotion_id, *said, terms))
 
 
-@router.post("/{promotion_id}/retry", status_code=202, response_model=schemas.Promotion, summary="Try again")
+@router.post(
+    "/{promotion_id}/retry",
+    status_code=202,
+    response_model=schemas.Promotion,
+    summary="Try again",
+    responses=links.to_promotion(202),
+)
 def retry(promotion_id: schemas.Number, core: Parts, caller: Retrier, asked: AskedOfOne) -> Response:
     """Starts a FAILED promotion anew, with the policy as it is now."""
     return asked.answer(core, caller, None, 202, lambda terms: promotions.retry(core, promotion_id, caller.name, terms))
