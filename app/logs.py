@@ -3,9 +3,12 @@
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 SELDOM_SECONDS = 60.0
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The X-Request-Id of the request that is being answered; every line that is logged meanwhile has it."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -18,6 +21,8 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             **{key: value for key, value in vars(record).items() if key not in _STANDARD},
         }
+        if request := REQUEST.get():
+            line["request"] = request
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -13,6 +13,7 @@ from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import create_app
 from app.db.session import Database
 from app.domain.errors import Transient
+from app.edge import edge
 from app.services.principals import bootstrap
 from app.settings import Settings
 
@@ -52,7 +53,8 @@ def build() -> FastAPI:
         await asyncio.gather(admin, return_exceptions=True)
         core.db.close()
 
-    app = create_app(core, verify_webhook, wiring.store(settings, read_only=True), identities=issuer)
+    store = wiring.store(settings, read_only=True)
+    app = create_app(core, verify_webhook, store, identities=issuer, edge=edge(settings))
     app.router.lifespan_context = lifespan
     return app
 

@@ -1,5 +1,6 @@
 """The settings: environment variables HEADGATE_*, each with a default that works on one machine."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,20 @@ class Settings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8080", description="where MLflow and people reach this service")
     webhook_url: str = Field("", description="where MLflow alone reaches this service; empty: the public URL")
     api_bind: str = Field("127.0.0.1", description="the address that the API listens on")
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="addresses and networks, separated by commas, whose X-Forwarded-For and -Proto are believed",
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="the names that callers may use in Host, separated by commas; empty: any"
+    )
+    max_body_bytes: int = Field(256 * 1024, gt=0, description="the largest body that the API takes")
+    max_body_seconds: float = Field(15, gt=0, description="how long a body may take to come")
+    max_json_depth: int = Field(32, gt=0, description="how deep brackets may be nested in a body")
+    rate_per_second: float = Field(100, gt=0, description="calls of one principal, in each API process")
+    rate_burst: int = Field(1000, gt=0, description="how many of them may come at once")
+    rate_failures: int = Field(60, gt=0, description="calls of one address a minute that show no valid token")
+    rate_streams: int = Field(10, gt=0, description="event streams of one principal at a time")
     policy_dir: Path = Field(Path("policies"), description="one YAML file a model")
     poll_seconds: float = Field(
         10,
@@ -111,10 +126,18 @@ class Settings(BaseSettings):
             raise ValueError("needed where HEADGATE_OIDC_ISSUER is set")
         return value
 
-    @field_validator("mlflow_webhook_secrets", "audit_key", "oidc_machines", mode="before")
+    @field_validator(
+        "mlflow_webhook_secrets", "audit_key", "oidc_machines", "trusted_proxies", "allowed_hosts", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        # Checked here: what is no network would later be taken for a name, and never match.
+        return [str(ip_network(part)) for part in value]
 
     @field_validator("environment_packages", mode="before")
     @classmethod

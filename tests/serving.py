@@ -18,7 +18,9 @@ from tests.services import LOOPBACK, free_port
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[str]:
     """Yields the base URL of the running application."""
-    config = uvicorn.Config(app, host=LOOPBACK, port=free_port(), log_level="error", lifespan="off", ws="none")
+    # As `headgate up` starts it: whose word on the caller's address is taken, the application says.
+    quiet: dict[str, Any] = {"log_level": "error", "lifespan": "off", "ws": "none", "proxy_headers": False}
+    config = uvicorn.Config(app, host=LOOPBACK, port=free_port(), **quiet)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

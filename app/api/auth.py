@@ -9,6 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.api.rates import Rates
 from app.domain.errors import Forbidden, Unauthorized
 from app.domain.permissions import Caller, Permission
 from app.parts import Core
@@ -22,9 +23,6 @@ OPEN: Mapping[str, str] = {
     "/lease/{environment}/{model}": "the router asks it, and learns one bit",
     "/webhooks/mlflow": "is signed by MLflow over its raw bytes",
     "/openapi.json": "describes the API, as the documents do",
-    "/docs": "shows that description",
-    "/docs/oauth2-redirect": "belongs to it",
-    "/redoc": "shows that description",
 }
 _bearer = HTTPBearer(auto_error=False, description="A token from `headgate token create`, or of the issuer.")
 
@@ -41,6 +39,12 @@ def store_of(request: Request) -> ArtifactStore:
     return store
 
 
+def rates_of(request: Request) -> Rates:
+    """Who has used what of its share in this process."""
+    rates: Rates = request.app.state.rates
+    return rates
+
+
 @dataclass(frozen=True)
 class May:
     """A dependency that lets only callers with `permission` in and says who they are."""
@@ -53,6 +57,8 @@ class May:
         if token is None:
             raise Unauthorized("This needs a bearer token.", "Send `Authorization: Bearer <token>`.")
         caller = principals.authenticate(core_of(request).db, token.credentials, request.app.state.identities)
+        request.state.principal = caller.counts_as
+        rates_of(request).call(caller.counts_as)
         if not caller.may(self.permission):
             kind = "a machine" if caller.machine else "a person"
             said = f"{caller.name}, {kind} with the role {caller.role}, may not {self.permission} with this token."
@@ -87,3 +93,11 @@ Canceller = Annotated[Caller, Depends(May(Permission.CANCEL))]
 Retrier = Annotated[Caller, Depends(May(Permission.RETRY))]
 Auditor = Annotated[Caller, Depends(May(Permission.AUDIT))]
 Administrator = Annotated[Caller, Depends(May(Permission.ADMINISTER))]
+
+
+def _watching(request: Request, caller: Reader) -> Iterator[None]:
+    with rates_of(request).stream(caller.counts_as):
+        yield
+
+
+Watching = Annotated[None, Depends(_watching)]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query
 
 from app.api import schemas
 from app.api.auth import Administrator, Auditor, Parts
+from app.api.conditions import Unrepeatable
 from app.services import principals, tokens
 
 router = APIRouter(prefix="/api/v1", tags=["principals"])
@@ -32,11 +33,10 @@ def link(name: Name, body: schemas.LinkRequest, core: Parts, caller: Administrat
 
 @router.post("/tokens", status_code=201, response_model=schemas.NewToken, summary="Make a token")
 def create_token(
-    body: schemas.TokenRequest, core: Parts, caller: Administrator, response: Response
+    body: schemas.TokenRequest, core: Parts, caller: Administrator, _once: Unrepeatable
 ) -> Mapping[str, Any]:
     """With a `role` it is that of a new principal, without one it is another token of the principal `name`. It is shown
-    this once. Nobody can give a token more than his own may do."""
-    response.headers["Cache-Control"] = "no-store"
+    this once, so the call takes no `Idempotency-Key`. Nobody can give a token more than his own may do."""
     wanted = tokens.Wanted(body.name, body.role, body.kind, body.expires, body.scopes, body.person)
     return tokens.issue(core.db, wanted, caller.counts_as, caller)
 

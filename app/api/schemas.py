@@ -1,9 +1,10 @@
 """The bodies that the API takes and gives, with the descriptions that OpenAPI shows."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.permissions import Permission, Role
 from app.domain.tokens import LIFETIME
@@ -22,7 +23,14 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("this moment lies beyond the calendar") from error
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+def _written_out(moment: object) -> object:
+    # Without this a number would be taken for seconds since 1970.
+    if isinstance(moment, str) and not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]", moment):
+        raise ValueError("write it as 2026-01-31T12:00:00Z")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_to_utc)]
 
 
 class _Body(BaseModel):
@@ -78,7 +86,7 @@ class Reason(_Body):
 class TokenRequest(_Body):
     """A new principal and its token; without a `role` another token of a principal that is there."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,100}$", examples=["ada"])]
     role: Role | None = None
     kind: Annotated[Literal["person", "machine"] | None, Field(description="ci: always a machine")] = None
     expires: Annotated[Duration, Field(description="how long it counts, a year at most", examples=["90d"])] = LIFETIME

@@ -9,7 +9,9 @@ HeadgateError
     ├── NotFound
     ├── Conflict      the request contradicts what is already there (a stale digest, a second promotion)
     ├── Forbidden     the principal may not do this
+    ├── Stale         what the caller has seen is not what is there any more
     ├── Unauthorized  no principal, or a bad signature
+    ├── TooMany       more than this caller's share; `seconds` says when to come back
     └── Invalid       a value is malformed; `field` names it
 """
 
@@ -64,6 +66,18 @@ class Forbidden(RequestError):
 
 class Unauthorized(RequestError):
     """The request carries no valid credentials."""
+
+
+class Stale(RequestError):
+    """The caller decides on something that has changed since it looked."""
+
+
+class TooMany(RequestError):
+    """The caller has used up its share for the moment."""
+
+    def __init__(self, reason: str, remedy: str, seconds: int) -> None:
+        super().__init__(reason, remedy)
+        self.seconds = seconds
 
 
 class Invalid(RequestError):

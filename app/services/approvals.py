@@ -17,23 +17,27 @@ from app.policy_files import thaw
 from app.services import digest as digests
 from app.services import review, writeback
 from app.services.promotions import allow, existing, stop
+from app.services.terms import ANY, Terms
 
 log = logging.getLogger(__name__)
 _ACTIONS = {APPROVE: Action.APPROVE, REJECT: Action.REJECT}
 _HELPS = (APPROVE, BREAK_GLASS)
 
 
-def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str) -> int:
+def decide(
+    core: Core, promotion_id: int, caller: Caller, decision: str, digest: str, reason: str, terms: Terms = ANY
+) -> int:
     """Record an approval or a rejection of the digest that the reviewer saw; returns the number of its leaf.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Forbidden: the policy does not let this caller decide.
         Conflict: the promotion does not wait for approval, stands at another digest, has expired, or the caller decided
             already.
     """
     with core.db.begin() as session:
-        row = _open(session, promotion_id, _ACTIONS[decision])
+        row = _open(session, promotion_id, _ACTIONS[decision], terms)
         word = _word(session, caller, decision, digest)
         _check(session, row, word)
         if any(_repeats(said, word) for said in approvals.of(session, promotion_id)):
@@ -41,16 +45,20 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
         _add(session, row, word, reason)
         receipt = audit.append(session, "approval", _leaf(session, row, word, reason))
         promotions.wake(session, promotion_id)
+        terms.done(session, row, receipt)
     core.queue.advance(promotion_id)
     return receipt.seq
 
 
-def revoke(core: Core, promotion_id: int, caller: Caller, reason: str, person: str | None = None) -> int:
+def revoke(
+    core: Core, promotion_id: int, caller: Caller, reason: str, person: str | None = None, terms: Terms = ANY
+) -> int:
     """Take back what one has approved, or as an admin what `person` has; returns the number of its leaf. Where the rest
     is not enough for a canary that has traffic already, it is rolled back.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Forbidden: the caller is a machine, or takes back another person's word and is no admin.
         Conflict: the promotion is past that, or there is nothing to take back.
     """
@@ -60,7 +68,7 @@ def revoke(core: Core, promotion_id: int, caller: Caller, reason: str, person: s
     if whose != caller.counts_as and caller.role != Role.ADMIN:
         raise Forbidden(f"{caller.name} is no admin and takes back only what {caller.name} approved.", "Ask an admin.")
     with core.db.begin() as session:
-        row = _open(session, promotion_id, Action.REVOKE)
+        row = _open(session, promotion_id, Action.REVOKE, terms)
         said = [word for word in approvals.of(session, promotion_id) if word.revoked_at is None]
         mine = [word for word in said if (word.person, word.digest) == (whose, row.digest) and word.decision in _HELPS]
         if not mine:
@@ -72,6 +80,7 @@ def revoke(core: Core, promotion_id: int, caller: Caller, reason: str, person: s
         body = _leaf(session, row, taken_back, reason) | {"person": openings.person(session, whose)}
         receipt = audit.append(session, "approval.revoked", body)
         _follow_revocation(session, row, caller, reason)
+        terms.done(session, row, receipt)
     core.queue.advance(promotion_id)
     return receipt.seq
 
@@ -85,18 +94,19 @@ def _follow_revocation(session: Session, row: Promotion, caller: Caller, reason:
         promotions.wake(session, row.id)
 
 
-def break_glass(core: Core, promotion_id: int, caller: Caller, digest: str, reason: str) -> int:
+def break_glass(core: Core, promotion_id: int, caller: Caller, digest: str, reason: str, terms: Terms = ANY) -> int:
     """Ask for the emergency way; it is open once two people have within the policy's time box. It stands for missing
     approvals and passes a freeze, and nothing else; returns the number of its leaf.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Forbidden: the policy has no such way, or not for this caller.
         Conflict: the promotion does not wait for approval, stands at another digest, was rejected or has expired, or
             the caller has asked already: it takes somebody else.
     """
     with core.db.begin() as session:
-        row = _open(session, promotion_id, Action.BREAK_GLASS)
+        row = _open(session, promotion_id, Action.BREAK_GLASS, terms)
         word = _word(session, caller, BREAK_GLASS, digest)
         if thaw(row.policy).break_glass is None:
             raise Forbidden("The policy has no break-glass here.", "It takes the approvals that it asks for.")
@@ -113,6 +123,7 @@ def break_glass(core: Core, promotion_id: int, caller: Caller, digest: str, reas
         by = " and ".join(after.glass.by)
         writeback.tell_break_glass(session, row, f"{by}, until {glass['until']}: {reason}")
         promotions.wake(session, promotion_id)
+        terms.done(session, row, receipt)
         of = {"promotion": row.id, "model": row.model, "environment": row.environment, "by": by, **glass}
     log.log(logging.ERROR if after.glass.open else logging.WARNING, "break-glass", extra=of)
     core.queue.advance(promotion_id)
@@ -120,16 +131,19 @@ def break_glass(core: Core, promotion_id: int, caller: Caller, digest: str, reas
     return receipt.seq
 
 
-def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, reason: str) -> Promotion:
+def decide_canary(
+    core: Core, promotion_id: int, caller: Caller, go_on: bool, reason: str, terms: Terms = ANY
+) -> Promotion:
     """Answer an inconclusive canary: let it go on to the next weight, or roll it back.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Forbidden: the policy does not let this caller let it go on.
         Conflict: it does not ask.
     """
     with core.db.begin() as session:
-        row = _open(session, promotion_id, Action.CONTINUE if go_on else Action.ROLL_BACK)
+        row = _open(session, promotion_id, Action.CONTINUE if go_on else Action.ROLL_BACK, terms)
         if not row.progress.get("question"):
             raise Conflict(f"Promotion {promotion_id} asks nothing at the moment.")
         if go_on:
@@ -140,13 +154,15 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
             promotions.wake(session, promotion_id)
         else:
             stop(session, row, State.ROLLED_BACK, reason or f"{caller.name} rolled it back", caller.counts_as)
+        terms.done(session, row)
     core.queue.advance(promotion_id)
     return row
 
 
-def _open(session: Session, promotion_id: int, action: Action) -> Promotion:
-    """The promotion, locked, if `action` makes sense now."""
+def _open(session: Session, promotion_id: int, action: Action, terms: Terms) -> Promotion:
+    """The promotion, locked, if it is as the caller saw it and `action` makes sense now."""
     row = existing(session, promotion_id)
+    terms.check(session, row)
     allow(row, action)
     if row.stop:
         raise Conflict(f"Promotion {row.id} is being ended {row.stop['state']}: {row.stop['reason']}.")

@@ -1,6 +1,7 @@
 """Idempotency-Key: a second call with the same key gets the first one's answer and does nothing."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -8,49 +9,62 @@ from sqlalchemy.orm import Session
 from app.db import principals
 from app.db.session import Database
 from app.domain.digests import digest_json
-from app.domain.errors import Conflict
-
-Keep = Callable[[Session, dict[str, Any]], None]
-"""Keeps an answer in the transaction that did what it tells of, so that there is never the one without the other."""
+from app.domain.errors import Conflict, RequestError
+from app.services.terms import Keep
 
 
-def once(
-    db: Database, principal: str, key: str | None, body: Mapping[str, Any], make: Callable[[Keep], object]
-) -> dict[str, Any]:
-    """The answer that `make` keeps, unless this principal has used `key` before: then the answer kept at that time.
+@dataclass(frozen=True)
+class Call:
+    """Who calls which route with what; a key is that principal's and that route's own. `status` is the answer's."""
+
+    principal: str
+    route: str
+    key: str | None
+    body: Mapping[str, Any]
+    status: int
+
+    @property
+    def kept_as(self) -> str:
+        """What the key is kept as: of one length, and never as it was sent."""
+        return digest_json([self.route, self.key])
+
+
+def once(db: Database, call: Call, act: Callable[[Keep], object]) -> tuple[int, Mapping[str, Any]]:
+    """The status and the answer that `act` hands to its `Keep`, unless this principal has used the key before: then
+    those that were kept at that time. An error is not kept: the same call may try again.
 
     Raises:
         Conflict: the key was used with another body.
     """
     made: dict[str, Any] = {}
-    digest = digest_json(dict(body))
+    digest = digest_json(dict(call.body))
 
-    def keep(session: Session, answer: dict[str, Any]) -> None:
-        if key is not None and not principals.remember(session, principal, key, digest, 201, answer):
+    def keep(session: Session, answer: Mapping[str, Any]) -> None:
+        if call.key is not None and not principals.remember(
+            session, call.principal, call.kept_as, digest, call.status, answer
+        ):
             raise Conflict("This Idempotency-Key is in use at this moment.", "Send the request again.")
         made.update(answer)
 
-    known = _known(db, principal, key, digest)
-    if known is not None:
+    if (known := _known(db, call, digest)) is not None:
         return known
     try:
-        make(keep)
-    except Conflict:
+        act(keep)
+    except RequestError:
         # The same call may have come twice at the same moment; then the other one did what this one could not.
-        known = _known(db, principal, key, digest)
-        if known is None:
+        if (known := _known(db, call, digest)) is None:
             raise
         return known
-    return made
+    return call.status, made
 
 
-def _known(db: Database, principal: str, key: str | None, digest: str) -> dict[str, Any] | None:
-    if key is None:
+def _known(db: Database, call: Call, digest: str) -> tuple[int, Mapping[str, Any]] | None:
+    if call.key is None:
         return None
     with db.read() as session:
-        found = principals.answer(session, principal, key)
+        found = principals.answer(session, call.principal, call.kept_as)
     if found is None:
         return None
     if found.body_digest != digest:
         raise Conflict("This Idempotency-Key was used with another body.", "Send a fresh key.")
-    return found.answer
+    return found.status, found.answer

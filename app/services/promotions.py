@@ -17,8 +17,8 @@ from app.domain.policy import EnvironmentPolicy, Policy
 from app.domain.promotion import ENDED, FLOW, State, may_follow
 from app.parts import Core
 from app.policy_files import freeze, thaw
-from app.services import digest, history, releases_follow, writeback
-from app.services.idempotency import Keep
+from app.services import digest, releases_follow, writeback
+from app.services.terms import ANY, Terms
 
 
 def request(
@@ -28,10 +28,10 @@ def request(
     environment: str,
     reason: str,
     principal: str,
-    keep: Keep = lambda _session, _answer: None,
+    terms: Terms = ANY,
     person: str | None = None,
 ) -> Promotion:
-    """Open a promotion that the identity `principal` asks for; `keep` gets what it is answered. `person` is whose
+    """Open a promotion that the identity `principal` asks for. `person` is whose
     identity it is, where that is somebody known by another name.
 
     Raises:
@@ -51,7 +51,7 @@ def request(
                 f"{model} {version} is already on its way to {environment} or serves there.",
                 f"See `headgate status --model {model} --env {environment}`.",
             )
-        keep(session, history.told(session, row))
+        terms.done(session, row)
     core.queue.advance(row.id)
     return row
 
@@ -222,34 +222,39 @@ def _next_run(session: Session, before: State, after: State, delay: timedelta) -
     return now(session) + delay
 
 
-def cancel(core: Core, promotion_id: int, reason: str, by: str) -> Promotion:
+def cancel(core: Core, promotion_id: int, reason: str, by: str, terms: Terms = ANY) -> Promotion:
     """Ask a promotion to end CANCELLED.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Conflict: it has already ended, or is being ended otherwise.
     """
     with core.db.begin() as session:
         row = existing(session, promotion_id)
+        terms.check(session, row)
         allow(row, Action.CANCEL)
         if row.stop and row.stop["state"] != State.CANCELLED.value:
             raise Conflict(f"Promotion {promotion_id} is being ended {row.stop['state']}: {row.stop['reason']}.")
         stop(session, row, State.CANCELLED, reason or f"cancelled by {by}", by)
+        terms.done(session, row)
     core.queue.advance(promotion_id)
     core.queue.deliver()
     return row
 
 
-def retry(core: Core, promotion_id: int, by: str) -> Promotion:
+def retry(core: Core, promotion_id: int, by: str, terms: Terms = ANY) -> Promotion:
     """Start a FAILED promotion anew.
 
     Raises:
         NotFound: there is no such promotion.
+        Stale: it is not as the caller has seen it.
         Conflict: it did not fail, or a newer one has taken its place.
         Invalid: the model's policy, which is read anew, is malformed or has lost the environment.
     """
     with core.db.begin() as session:
         row = existing(session, promotion_id)
+        terms.check(session, row)
         allow(row, Action.RETRY)
         if promotions.open_for(session, row.model, row.environment):
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
@@ -262,6 +267,7 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
         session.flush()
         held = Claim(row.id, State.FAILED, row.lease_epoch, "")
         transition(session, row, held, State.REQUESTED, "", {})
+        terms.done(session, row)
     core.queue.advance(promotion_id)
     return row
 

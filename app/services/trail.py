@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db import audit, openings, outbox
 from app.db.session import Database, now
 from app.domain.audit import Leaf, Verdict, verify_leaves
-from app.domain.errors import Fault, Invalid, NotFound
+from app.domain.errors import Fault, NotFound
 from app.domain.merkle import Frontier, Node, consistency_path, inclusion_path, joined, leaf_hash, root_from_inclusion
 from app.domain.notes import Checkpoint, signed
 from app.parts import Core
@@ -109,14 +109,12 @@ def consistency(core: Core, old: int) -> dict[str, Any]:
     """The proof (RFC 6962, base64) that the tree of `old` leaves is a beginning of the present one.
 
     Raises:
-        Invalid: the trail never had so many leaves.
+        NotFound: the trail never had so many leaves.
     """
     with core.db.read() as session:
         origin, tree = audit.head(session)
         if not 0 < old <= tree.size:
-            raise Invalid(
-                "old", f"the trail has {tree.size} leaves and was never one of {old}", "name a size up to that"
-            )
+            raise NotFound(f"The audit trail was never one of {old} leaves.", f"It has {tree.size}.")
         path = beginning(session, old, tree.size)
     return {"old": old, "path": path, "checkpoint": _told(core.signer, origin, tree)}
 

@@ -194,7 +194,7 @@ def test_a_webhook_wakes_a_reading_once(api: Api) -> None:
         (ALIAS, ALIAS, "another secret", 401),
         (ALIAS, ALIAS.replace(b'"1"', b'"2"'), SECRET, 401),
         (None, ALIAS, SECRET, 401),
-        (None, b"x" * 300_000, SECRET, 422),
+        (None, b"x" * 300_000, SECRET, 413),
         (b"not json", b"not json", SECRET, 422),
     ],
 )

@@ -13,7 +13,7 @@ from app.adapters.audit_keys import KeyFiles
 from app.db import audit
 from app.db.models import AuditHead, AuditLeaf, AuditNode
 from app.db.session import Database
-from app.domain.errors import Fault, Invalid, NotFound
+from app.domain.errors import Fault, NotFound
 from app.domain.permissions import Caller
 from app.services import approvals, outbox, trail
 from app.verifier.headgate_verify import Bad, check_export, check_proof, kept, parse_key
@@ -69,7 +69,7 @@ def test_a_leaf_that_is_not_there_cannot(world: World) -> None:
     size = trail.checkpoint(world.core)["leaves"]
     with pytest.raises(NotFound):
         trail.proof(world.core, size + 1)
-    with pytest.raises(Invalid):
+    with pytest.raises(NotFound):
         trail.consistency(world.core, size + 1)
 
 
