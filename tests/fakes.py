@@ -211,14 +211,16 @@ class FakeSandbox:
     before: Callable[[SandboxJob], None] = lambda job: None
     jobs: list[str] = field(default_factory=list)
     pairs: str = "[]"
+    rows: str = ROWS
+    forgets: str = ""
 
     def run(self, job: SandboxJob) -> Mapping[str, Any]:
         self.before(job)
         self.jobs.append(job.program)
         if job.program == "convert":
-            (job.output / "model.onnx").write_bytes(b"onnx")
-            (job.output / "rows.json").write_text(ROWS)
-            (job.output / "parity.json").write_text(self.pairs)
+            files = {"model.onnx": "onnx", "rows.json": self.rows, "parity.json": self.pairs}
+            for name in files.keys() - {self.forgets}:
+                (job.output / name).write_text(files[name])
         return self.results["champion" if "-champion-" in job.output.name else job.program]
 
     def layer(self) -> str:

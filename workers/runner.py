@@ -154,7 +154,7 @@ class Runner:
             case GiveUp(reason):
                 return End(State.FAILED, _quarantined(row, reason), {"failures": row.failures or {}})
         if row.stop and context.state not in ENDED:
-            return End(State(row.stop["state"]), row.stop["reason"])
+            return End(State(row.stop["state"]), row.stop["reason"], by=row.stop["by"])
         return None
 
     def _record(self, held: Claim, outcome: Outcome | Retry) -> bool:
@@ -201,7 +201,7 @@ class Runner:
             return False
         if row.stop and isinstance(outcome, End):
             # Who asked to stop was told that it will: that the step came to another end meanwhile changes nothing.
-            outcome = End(State(row.stop["state"]), row.stop["reason"], outcome.evidence)
+            outcome = End(State(row.stop["state"]), row.stop["reason"], outcome.evidence, row.stop["by"])
         elif (row.stop and not held.stopping) or (isinstance(outcome, Done | End) and _undecided(row, held)):
             promotions.reschedule(session, held, now(session))
             return True
@@ -211,8 +211,8 @@ class Runner:
                 delay = self._timing.drain if after is State.LIVE else timedelta(0)
                 transition(session, row, held, after, note, evidence, delay)
                 return after not in ENDED
-            case End(state, reason, evidence):
-                transition(session, row, held, state, reason, evidence)
+            case End(state, reason, evidence, by):
+                transition(session, row, held, state, reason, evidence, by=by)
                 return True
             case Wait(delay, progress):
                 releases_follow.follow_progress(session, held, progress)

@@ -116,12 +116,21 @@ class Checkpoint(BaseModel):
     keys: Annotated[list[str], Field(description="the public keys, as verifiers take them")]
 
 
+class Opening(BaseModel):
+    """What a salted hash in a leaf stands for: HMAC-SHA256 with the salt as key over the value (UTF-8) is its hash."""
+
+    token: Annotated[str, Field(description="as the leaf has it: person:<hash> or said:<hash>")]
+    salt: Annotated[str, Field(description="32 bytes in hex")]
+    value: str
+
+
 class Proof(BaseModel):
     """That a leaf is in the trail: hash `leaf`, walk up `path`, and compare with the checkpoint's root."""
 
     seq: int
     leaf: Annotated[str, Field(description="the very bytes that are hashed: canonical JSON (RFC 8785)")]
     path: Annotated[list[str], Field(description="sister hashes from the leaf up (RFC 6962), in base64")]
+    openings: Annotated[list[Opening], Field(description="the names and words in it, unless they were erased")]
     checkpoint: Checkpoint
 
 

@@ -314,6 +314,28 @@ class AuditCheckpoint(Base):
     note: Mapped[str] = mapped_column(Prose)
 
 
+class OpeningRow(Base):
+    """What a salted hash in audit leaves stands for: a person's name (`kind` person, one a person) or words that she
+    typed (`kind` said). Erasing a person deletes her rows; leaves keep their hashes."""
+
+    __tablename__ = "openings"
+    token: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(Words(8))
+    person: Mapped[str] = mapped_column(index=True)
+    salt: Mapped[str]
+    value: Mapped[str] = mapped_column(Prose)
+
+    __table_args__ = (
+        Index(
+            "uq_openings_person",
+            "person",
+            unique=True,
+            sqlite_where=text("kind = 'person'"),
+            postgresql_where=text("kind = 'person'"),
+        ),
+    )
+
+
 class OutboxRow(Base):
     """One write to an outside system, committed with the decision that caused it and sent afterwards, in order."""
 

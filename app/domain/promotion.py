@@ -108,11 +108,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class End:
-    """The promotion ends in `state` for a reason that people will read."""
+    """The promotion ends in `state` for a reason that people will read; where a person gave it, `by` names her."""
 
     state: State
     reason: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    by: str | None = None
 
 
 Outcome = Done | Wait | End

@@ -1,6 +1,6 @@
 """Approvals: a person decides on exactly one digest."""
 
-from app.db import audit, principals, promotions
+from app.db import audit, openings, principals, promotions
 from app.db.models import Approval, Promotion
 from app.db.session import now
 from app.domain.errors import Conflict, Forbidden, NotFound
@@ -40,12 +40,12 @@ def decide(core: Core, promotion_id: int, caller: Caller, decision: str, digest:
         principals.add_approval(session, approval)
         body = {
             "promotion": promotion_id,
-            "by": caller.name,
+            "by": openings.person(session, caller.counts_as),
             "role": caller.role,
             "decision": decision,
             "digest": digest,
             "policy": row.policy_digest,
-            "reason": reason,
+            "reason": openings.said(session, reason, caller.counts_as),
         }
         receipt = audit.append(session, "approval", body)
         promotions.wake(session, promotion_id)
@@ -98,13 +98,13 @@ def decide_canary(core: Core, promotion_id: int, caller: Caller, go_on: bool, re
             principals.add_approval(session, approval)
             body = {
                 "promotion": promotion_id,
-                "by": caller.name,
+                "by": openings.person(session, caller.counts_as),
                 "role": caller.role,
                 "decision": CONTINUE,
                 "digest": row.digest,
                 "policy": row.policy_digest,
                 "weight": row.progress["weight"],
-                "reason": reason,
+                "reason": openings.said(session, reason, caller.counts_as),
             }
             audit.append(session, "canary.decision", body)
             promotions.wake(session, promotion_id)

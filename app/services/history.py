@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, principals, promotions, registry, releases
+from app.db import audit, openings, principals, promotions, registry, releases
 from app.db.models import Approval, ChangeRow, Promotion, Release, StepRun
 from app.db.session import Database
 from app.domain import replay
@@ -71,12 +71,14 @@ def serving(db: Database, model: str | None, environment: str | None, at: dateti
 
 def at_a_time(db: Database, model: str, environment: str | None, at: datetime) -> list[dict[str, Any]]:
     """What of a model served at a time, with which weights, who had approved it, and on which evidence: as the audit
-    trail tells it, each claim with its leaf. Nothing else is asked, so that it holds for any time and for deleted rows.
+    trail tells it, each claim with its leaf. Nothing else is asked, so that it holds for any time and for
+    deleted rows; only names and typed words are looked up, as far as nobody was erased.
     """
     until = at.astimezone(UTC).isoformat(timespec="microseconds")
     with db.read() as session:
         found = replay.serving(audit.about(session, model, replay.ABOUT, until))
-    return [row.as_json() for row in found if environment in (None, row.story.environment)]
+        told = [row.as_json() for row in found if environment in (None, row.story.environment)]
+        return [openings.opened(session, row) for row in told]
 
 
 def changes(db: Database, model: str | None, before: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 import secrets
 from pathlib import Path
 
-from app.db import audit, principals
+from app.db import audit, openings, principals
 from app.db.session import Database
 from app.domain.errors import Conflict, Invalid, Unauthorized
 from app.domain.permissions import Caller, Role
@@ -29,7 +29,8 @@ def create(db: Database, name: str, role: str, by: str) -> str:
     with db.begin() as session:
         if not principals.add(session, name, role, _hash(token)):
             raise Conflict(f"There is already a principal named {name}.", "Choose another name.")
-        audit.append(session, "principal.created", {"name": name, "role": role, "by": by})
+        who = {"name": openings.person(session, name), "by": openings.person(session, by)}
+        audit.append(session, "principal.created", {**who, "role": role})
     return token
 
 
@@ -62,7 +63,8 @@ def bootstrap(db: Database, file: Path) -> bool:
         if not principals.add(session, "admin", "admin", _hash(token)):
             draft.unlink()
             return False
-        audit.append(session, "principal.created", {"name": "admin", "role": "admin", "by": "bootstrap"})
+        who = {"name": openings.person(session, "admin"), "by": None}
+        audit.append(session, "principal.created", {**who, "role": "admin"})
         draft.replace(file)
     return True
 

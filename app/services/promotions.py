@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, fences, promotions, releases
+from app.db import audit, fences, openings, promotions, releases
 from app.db.models import Promotion, Release
 from app.db.promotions import Claim
 from app.db.session import now
@@ -90,7 +90,8 @@ def open_promotion(
         "version": version,
         "environment": environment,
         "trigger": dict(trigger),
-        "by": principal,
+        "by": principal and openings.person(session, principal),
+        "reason": _for_leaf(session, reason, principal),
         "policy": row.policy_digest,
     }
     audit.append(session, "promotion.requested", body)
@@ -146,13 +147,14 @@ def stop(session: Session, row: Promotion, state: State, reason: str, by: str | 
     which first undoes what it did outside. The first request to stop wins."""
     if row.stop or row.state in ENDED:
         return
-    audit.append(session, "promotion.stop", {"promotion": row.id, "to": state.value, "reason": reason, "by": by})
+    told = {"to": state.value, "reason": _for_leaf(session, reason, by), "by": by and openings.person(session, by)}
+    audit.append(session, "promotion.stop", {"promotion": row.id, **told})
     row.stop = {"state": state.value, "reason": reason, "by": by}
     if row.state == State.REQUESTED.value:
         # Nothing was done outside yet: a higher epoch shuts out whoever holds it, and the row ends at once.
         row.lease_epoch = fences.issue(session, row.model, row.environment)
         session.flush()
-        transition(session, row, Claim(row.id, State.REQUESTED, row.lease_epoch, ""), state, reason, {})
+        transition(session, row, Claim(row.id, State.REQUESTED, row.lease_epoch, ""), state, reason, {}, by=by)
         return
     row.next_run_at = now(session)
     session.flush()
@@ -166,9 +168,10 @@ def transition(
     reason: str,
     evidence: Mapping[str, Any],
     delay: timedelta = timedelta(0),
+    by: str | None = None,
 ) -> None:
     """Write a new state, and in the same transaction everything that must be true with it: the step's record, the
-    release, the audit leaf, and what MLflow is to be told.
+    release, the audit leaf, and what MLflow is to be told. `by` is the person whose words `reason` are.
 
     Raises:
         LostLease: the promotion no longer stands where `held` says.
@@ -192,7 +195,7 @@ def transition(
         "environment": row.environment,
         "from": held.state.value,
         "to": after.value,
-        "reason": reason,
+        "reason": _for_leaf(session, reason, by),
         "evidence": evidence_digest,
         "digest": row.digest,
         "policy": row.policy_digest,
@@ -200,6 +203,11 @@ def transition(
     audit.append(session, "promotion.transition", body)
     if after in ENDED:
         promotions.wake_waiting(session, row.model, row.environment)
+
+
+def _for_leaf(session: Session, reason: str, by: str | None) -> str:
+    """Our own words as they are, a person's as a salted hash: leaves cannot be erased, what somebody typed must be."""
+    return openings.said(session, reason, by) if reason and by is not None else reason
 
 
 def _next_run(session: Session, before: State, after: State, delay: timedelta) -> datetime | None:
@@ -244,7 +252,8 @@ def retry(core: Core, promotion_id: int, by: str) -> Promotion:
             raise Conflict("A newer promotion is under way for this model and environment.", "Cancel that one first.")
         row.policy = freeze(rules_for(core.policies.policy(row.model), row.environment))
         row.policy_digest = digest_json(row.policy)
-        audit.append(session, "promotion.retry", {"promotion": row.id, "by": by, "policy": row.policy_digest})
+        told = {"by": openings.person(session, by), "policy": row.policy_digest}
+        audit.append(session, "promotion.retry", {"promotion": row.id, **told})
         row.lease_epoch = fences.issue(session, row.model, row.environment)
         row.stop, row.digest = None, None
         session.flush()

@@ -1,12 +1,12 @@
 """The audit trail as others see it: pages, checkpoints, proofs, exports, and its check in the database."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, outbox
+from app.db import audit, openings, outbox
 from app.db.session import Database, now
 from app.domain.audit import Leaf, Verdict, verify_leaves
 from app.domain.errors import Fault, Invalid, NotFound
@@ -23,9 +23,15 @@ TAG = "headgate.checkpoint"
 
 
 def page(db: Database, after: int, limit: int) -> list[dict[str, Any]]:
-    """Leaves behind `after`, in order."""
+    """Leaves behind `after`, in order, each with the openings of what personal data it stands for."""
     with db.read() as session:
-        return [vars(leaf) for leaf in audit.leaves(session, after, limit)]
+        found = list(audit.leaves(session, after, limit))
+        known = {opening.token: opening for opening in openings.of(session, [leaf.body for leaf in found])}
+    return [{**vars(leaf), "openings": _openings(leaf, known)} for leaf in found]
+
+
+def _openings(leaf: Leaf, known: Mapping[str, openings.Opening]) -> list[dict[str, str]]:
+    return [vars(known[token]) for token in openings.tokens(leaf.body) if token in known]
 
 
 def verify(db: Database) -> Verdict:
@@ -78,11 +84,13 @@ def proof(core: Core, seq: int) -> dict[str, Any]:
         if leaf is None or leaf.seq != seq:
             raise NotFound(f"The audit trail has no leaf {seq}.", f"It has {tree.size}.")
         path = _hashes(session, inclusion_path(seq - 1, tree.size))
+        personal = openings.of(session, [leaf.body])
     _check(leaf, tree, path)
     return {
         "seq": seq,
         "leaf": leaf.data().decode(),
         "path": [base64.b64encode(step).decode() for step in path],
+        "openings": [vars(opening) for opening in personal],
         "checkpoint": _told(core.signer, origin, tree),
     }
 

@@ -18,6 +18,7 @@ from tests.fakes import quick
 from tests.plant import MODEL, World
 
 REVIEWER = Caller("rita", "reviewer")
+NO_SIGNATURE = {"code": "no-signature", "reason": "No signature.", "remedy": "Log one."}
 NO_SOAK = Rollout(soak=timedelta(0))
 
 
@@ -282,7 +283,7 @@ def test_taking_the_alias_away_takes_the_request_back(world: World) -> None:
     ("break_it", "state", "words"),
     [
         (lambda w: w.registry.versions.update({(MODEL, "1"): None}), "REJECTED", "artifacts are missing"),
-        (lambda w: w.sandbox.results.update(convert={"refused": {"reason": "No signature.", "remedy": "Log one."}}),
+        (lambda w: w.sandbox.results.update(convert={"refused": NO_SIGNATURE}),
          "REJECTED", "No signature. Log one."),
         (lambda w: w.sandbox.results["convert"].update(chosen=None), "REJECTED", "default: 1 of 3 rows differ"),
         (lambda w: setattr(w.client, "off", 0.5), "REJECTED", "differs from the native one on 3 of 3 rows"),

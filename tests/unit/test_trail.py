@@ -47,8 +47,9 @@ def test_an_approval_is_proved_by_its_answer(world: World) -> None:
     proof = trail.proof(world.core, seq)
     # then the proof needs nothing but the public key: who, what, and that it is in the trail.
     leaf, point = check_proof(json.loads(json.dumps(proof)), keys(world))
-    said = (leaf["kind"], leaf["body"]["by"], leaf["body"]["digest"])
-    assert said == ("approval", "rita", shown["digest"])
+    opened = {opening["token"]: opening["value"] for opening in proof["openings"]}
+    said = (leaf["kind"], opened[leaf["body"]["by"]], opened[leaf["body"]["reason"]], leaf["body"]["digest"])
+    assert said == ("approval", "rita", "looks good", shown["digest"])
     assert point.size >= seq
     # and an older trail is the beginning of what it has become since.
     world.run(number)

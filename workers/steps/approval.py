@@ -19,7 +19,7 @@ def run(context: Context) -> Outcome:
     counted = [d for d in context.decisions if d.digest == context.digest and d.role in rules.roles]
     rejection = next((d for d in counted if d.decision == "reject"), None)
     if rejection is not None:
-        return End(State.DENIED, f"{rejection.principal} rejected it")
+        return End(State.DENIED, f"{rejection.principal} rejected it", by=rejection.principal)
     approvers = sorted({d.principal for d in counted if d.decision == "approve"})
     if context.digest != context.digest_now:
         return End(State.FAILED, "what was recorded no longer matches the digest: the evidence was changed")

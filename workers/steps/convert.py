@@ -6,10 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from app.domain.errors import Rejected
 from app.domain.promotion import Done, End, Outcome, State, Wait
 from app.ports import SandboxJob
 from workers.context import Context
-from workers.steps import environment, support
+from workers.steps import converted, environment, support
 from workers.steps.rows import refused_end, rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=10)
@@ -31,17 +32,24 @@ def run(context: Context) -> Outcome:
     }
     with context.scratch("convert") as output:
         job = SandboxJob("convert", inputs, request, output, TIMEOUT, environment=loading.folder)
-        result = {**context.plant.sandbox.run(job), "environment": dict(loading.evidence)}
-        return _judged(result, context, output)
+        answer = context.plant.sandbox.run(job)
+        converted.check(answer)
+        return _judged({**answer, "environment": dict(loading.evidence)}, context, output)
 
 
 def _judged(result: Mapping[str, Any], context: Context, output: Path) -> Outcome:
     refused = result.get("refused")
-    if refused:
+    if refused is not None:
         end = refused_end(context, refused)
         return replace(end, evidence={**end.evidence, "environment": result["environment"]})
     if result.get("chosen") is None:
         return End(State.REJECTED, _no_rung(result), result)
+    for file in _FILES.values():
+        if not (output / file).is_file():
+            raise Rejected(
+                f"The conversion left no {file}.", "Log the model again; look at what runs when it is loaded."
+            )
+    converted.check_rows(output / "rows.json")
     files = {name: context.plant.store.put_file(output / file) for name, file in _FILES.items()}
     return Done({**result, **files, "sandbox": context.plant.sandbox.layer()})
 

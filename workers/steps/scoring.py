@@ -14,6 +14,7 @@ from app.domain.promotion import State
 from app.ports import SandboxJob
 from workers.context import Context
 from workers.steps import support
+from workers.steps.converted import check_refused
 from workers.steps.rows import rows_input, rows_request
 
 TIMEOUT = timedelta(minutes=5)
@@ -92,6 +93,7 @@ def _run(context: Context, what: str, inputs: Mapping[str, Path], more: Mapping[
     with context.scratch(what) as output:
         result = context.plant.sandbox.run(SandboxJob("score", job_inputs, {**more, "rows": rows}, output, TIMEOUT))
     if "refused" in result:
+        check_refused(result["refused"])
         return Refused(result["refused"])
     try:
         return _SCORED.validate_python(dict(result))
