@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -60,3 +61,23 @@ def proof(data: Sequence[bytes], seq: int) -> dict[str, Any]:
     path = [joined(subtrees, kept.__getitem__) for subtrees in inclusion_path(seq - 1, len(data))]
     told = [base64.b64encode(step).decode() for step in path]
     return {"seq": seq, "leaf": data[seq - 1].decode(), "path": told, "checkpoint": {"note": note(tree)}}
+
+
+def edited(random: Random, value: Any) -> Any:
+    """The same JSON value, but for one thing in it."""
+    if isinstance(value, dict) and value and random.random() < 0.8:
+        key = random.choice(list(value))
+        return {**value, key: edited(random, value[key])}
+    if isinstance(value, list) and value and random.random() < 0.8:
+        place = random.randrange(len(value))
+        return [*value[:place], edited(random, value[place]), *value[place + 1 :]]
+    match value:
+        case dict():
+            return {**value, "more": 1} if random.random() < 0.5 else dict(list(value.items())[:-1])
+        case list():
+            return [*value, 0]
+        case bool() | None:
+            return random.choice([other for other in (True, False, None) if other is not value])
+        case int() | float():
+            return random.choice([value + 1, -value - 1, str(value), value * 1e6 + 7])
+    return random.choice([value + " ", value[:-1], value.swapcase() + "x", None, f"{value}\u0301"])

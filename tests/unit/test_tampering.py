@@ -15,7 +15,7 @@ from app.domain.canonical import canonical
 from app.domain.merkle import leaf_hash, node_hash
 from app.domain.notes import Checkpoint, signed
 from app.verifier.headgate_verify import Bad, check_export, check_proof, notes, parse_key
-from tests.trails import KEYS, ORIGIN, OTHER, SECRET, export, line, note, proof, public, tree_of
+from tests.trails import KEYS, ORIGIN, OTHER, SECRET, edited, export, line, note, proof, public, tree_of
 
 SIZE, POINTS = 17, (6, 11, 17)
 DIGEST = "sha256:" + "c0ffee" * 10 + "beef"
@@ -125,26 +125,6 @@ def test_a_thousand_single_changes_each(change: Callable[[Random, bytes, int], b
         except Bad:
             continue
         assert told == same, "what stands before the leaves may be written otherwise only where it says the same"
-
-
-def edited(random: Random, value: Any) -> Any:
-    """The same JSON value, but for one thing in it."""
-    if isinstance(value, dict) and value and random.random() < 0.8:
-        key = random.choice(list(value))
-        return {**value, key: edited(random, value[key])}
-    if isinstance(value, list) and value and random.random() < 0.8:
-        place = random.randrange(len(value))
-        return [*value[:place], edited(random, value[place]), *value[place + 1 :]]
-    match value:
-        case dict():
-            return {**value, "more": 1} if random.random() < 0.5 else dict(list(value.items())[:-1])
-        case list():
-            return [*value, 0]
-        case bool() | None:
-            return random.choice([other for other in (True, False, None) if other is not value])
-        case int() | float():
-            return random.choice([value + 1, -value - 1, str(value), value * 1e6 + 7])
-    return random.choice([value + " ", value[:-1], value.swapcase() + "x", None, f"{value}\u0301"])
 
 
 def test_two_thousand_values_that_were_edited_with_the_hash_made_to_fit() -> None:
@@ -443,7 +423,7 @@ def test_many_changes_at_once_never_break_the_verifier(seed: int) -> None:
         assert told[:2] == (SIZE, tree_of(LEAVES).root())
 
 
-ODD = [
+ODD: list[Any] = [
     None,
     True,
     0,
