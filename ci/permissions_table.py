@@ -8,12 +8,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
+from fastapi.routing import iter_route_contexts
 
 from app.adapters.audit_keys import KeyFiles
 from app.adapters.local_store import LocalStore
-from app.api import auth
 from app.api.app import create_app
 from app.db.session import Database
 from app.domain.permissions import ACTIONS, PERMISSIONS, Action, Permission, Role
@@ -83,7 +81,8 @@ def document(app: FastAPI) -> str:
 
 def routes(app: FastAPI) -> Iterator[list[str]]:
     """Method and path, permission, and roles of each route that the application has."""
-    for route in sorted(_flat(app.routes), key=lambda route: (route.path, sorted(route.methods or ()))):
+    found = [route for route in iter_route_contexts(app.routes) if getattr(route, "dependant", None) is not None]
+    for route in sorted(found, key=lambda route: (str(route.path), sorted(route.methods or ()))):
         wanted = sorted(set(_permissions(route.dependant)))
         roles = [role for role in Role if set(wanted) <= PERMISSIONS[role]]
         told = ", ".join(f"`{permission}`" for permission in wanted)
@@ -91,22 +90,13 @@ def routes(app: FastAPI) -> Iterator[list[str]]:
             yield [f"`{method} {route.path}`", told or "none", ", ".join(roles) if wanted else "everybody"]
 
 
-def _flat(found: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-    for route in found:
-        if isinstance(route, APIRoute):
-            yield route
-        elif (included := getattr(route, "original_router", None)) is not None:
-            yield from _flat(included.routes)
-
-
 def _permissions(dependant: Dependant) -> Iterator[Permission]:
-    """What a route's dependencies ask for: the argument of `app.api.auth.may`, which each of them was made with."""
-    for inner in dependant.dependencies:
-        if inner.call is not None and inner.call.__module__ == auth.__name__ and inspect.isfunction(inner.call):
-            found = inspect.getclosurevars(inner.call).nonlocals.get("permission")
-            if found is not None:
-                yield Permission(found)
-        yield from _permissions(inner)
+    """What a route's dependencies ask for: those of app.api.auth are each made with a permission."""
+    call = dependant.call
+    held = inspect.getclosurevars(call).nonlocals if inspect.isfunction(call) else getattr(call, "__dict__", {})
+    yield from (value for value in held.values() if isinstance(value, Permission))
+    for below in dependant.dependencies:
+        yield from _permissions(below)
 
 
 def _action(action: Action) -> list[str]:
