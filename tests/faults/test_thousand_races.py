@@ -26,13 +26,15 @@ from tests.racers import (
     APPROVE,
     CANCEL,
     CONTEXT,
+    EXPIRE,
     PATIENCE_S,
     REJECT,
     Race,
     Told,
     act,
+    expire,
     meet_at,
-    outcome,
+    outcomes,
     races,
 )
 
@@ -70,11 +72,12 @@ def test_each_of_a_thousand_races_has_one_outcome(world: World, database_url: st
     seen = look(world)
     for race in meetings:
         done = {answer.act: answer.done for answer in told[race.promotion]}
-        assert seen.states[race.promotion] == outcome(race, done), (race, done)
+        assert seen.states[race.promotion] in outcomes(race, done), (race, done)
         check_leaves(race, told[race.promotion], seen)
     check_trail(world)
     # All four ways of ending were seen, so that none of them was first by its nature.
-    assert len(Counter(seen.states[race.promotion] for race in meetings)) == 4
+    ways = Counter(seen.states[race.promotion] for race in meetings)
+    assert {State.CANCELLED, State.DENIED, State.EXPIRED, State.LIVE} <= ways.keys(), ways
 
 
 def meet(world: World, url: str, meetings: Sequence[Race]) -> dict[int, list[Told]]:
@@ -96,10 +99,12 @@ def meet(world: World, url: str, meetings: Sequence[Race]) -> dict[int, list[Tol
 
 
 def work(world: World, number: int, meetings: Sequence[Race], start: Barrier) -> None:
-    """A worker that is woken for each promotion while people decide on it."""
+    """A worker that is woken for each promotion while people decide on it, or while its time runs out."""
     runner = world.worker(f"worker-{number}")
     for race in meetings:
         start.wait(PATIENCE_S)
+        if number == 0 and EXPIRE in race.acts:
+            expire(world, race)
         runner.advance(race.promotion)
 
 
