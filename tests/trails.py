@@ -1,16 +1,18 @@
 """Trails made by hand, signed and exported, for those who check or forge them."""
 
 import base64
+import io
 from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.domain.audit import leaf_data
 from app.domain.merkle import Frontier, inclusion_path, joined, leaf_hash
 from app.domain.notes import Checkpoint, PublicKey, signed
-from app.verifier.headgate_verify import parse_key
+from app.verifier.headgate_verify import Bad, check_export, parse_key
 
 ORIGIN = "headgate/test"
 SECRET, OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32)), Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
@@ -81,3 +83,70 @@ def edited(random: Random, value: Any) -> Any:
         case int() | float():
             return random.choice([value + 1, -value - 1, str(value), value * 1e6 + 7])
     return random.choice([value + " ", value[:-1], value.swapcase() + "x", None, f"{value}\u0301"])
+
+
+SIZE, POINTS = 17, (6, 11, 17)
+DIGEST = "sha256:" + "c0ffee" * 10 + "beef"
+
+
+def story(size: int, first: int = 1, by: str = "rita") -> list[bytes]:
+    """Leaves such as the service writes: names, times, digests, numbers, words in several scripts."""
+    kinds = ("promotion.requested", "promotion.transition", "approval", "canary.decision", "route.intended")
+    return [
+        leaf_data(
+            n,
+            f"2026-03-{n % 28 + 1:02}T10:00:00.{n:06}+00:00",
+            kinds[n % len(kinds)],
+            {
+                "promotion": n // 3,
+                "model": "prix-à-Genève-価格",
+                "by": f"{by}-{n}",
+                "weights": [10, 50, n],
+                "p99": n + 0.125,
+                "digest": DIGEST,
+                "policy": {"required": 2, "prevent_self_review": True, "note": None},
+            },
+        )
+        for n in range(first, first + size)
+    ]
+
+
+LEAVES = story(SIZE)
+ANCHORS = [note(tree_of(LEAVES[:size])) for size in POINTS]
+TRUE = export(LEAVES, ANCHORS)
+BEGIN = len(TRUE) - sum(map(len, map(line, LEAVES)))
+
+
+def check(data: bytes, anchors: Sequence[str] = ()) -> tuple[int, bytes, list[Any]]:
+    tree, points = check_export(io.BytesIO(data), KEYS, anchors)
+    return tree.size, tree.root(), points
+
+
+def bad(data: bytes, anchors: Sequence[str] = ()) -> int | None:
+    """The leaf that is named; fails where nothing is found."""
+    with pytest.raises(Bad) as found:
+        check(data, anchors)
+    return found.value.leaf
+
+
+def flip(random: Random, data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1 << random.randrange(8)]) + data[place + 1 :]
+
+
+def exchange(random: Random, data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([random.randrange(256)]) + data[place + 1 :]
+
+
+def insert(random: Random, data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([random.choice((data[place], random.randrange(256)))]) + data[place:]
+
+
+def remove(random: Random, data: bytes, place: int) -> bytes:
+    return data[:place] + data[place + 1 :]
+
+
+def swap(random: Random, data: bytes, place: int) -> bytes:
+    return data[:place] + data[place : place + 2][::-1] + data[place + 2 :]
+
+
+CHANGES = (flip, exchange, insert, remove, swap)
