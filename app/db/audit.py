@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, Promotion, table
@@ -112,6 +112,25 @@ def hashes(session: Session, nodes: Iterable[Node]) -> dict[Node, bytes]:
     if high:
         found |= {(row.level, row.position): row.hash for row in session.execute(select(_NODE).where(or_(*high)))}
     return found
+
+
+def level(session: Session, number: int) -> Iterator[tuple[int, bytes]]:
+    """Position and hash of each kept node of one level, in order; level 0 has the leaves. They are read page by page,
+    so a reader may stop anywhere."""
+    key, query = _NODE.c.position, select(_NODE.c.position, _NODE.c.hash).where(_NODE.c.level == number)
+    first = 0
+    if number == 0:
+        key, query, first = _LEAF.c.seq, select(_LEAF.c.seq, _LEAF.c.hash), 1
+    last = first - 1
+    while page := session.execute(query.where(key > last).order_by(key).limit(PAGE)).all():
+        for place, digest in page:
+            yield place - first, digest if isinstance(digest, bytes) else bytes.fromhex(digest)
+        last = page[-1][0]
+
+
+def count_nodes(session: Session) -> int:
+    """How many nodes above the leaves are kept."""
+    return session.execute(select(func.count()).select_from(_NODE)).scalar_one()
 
 
 def latest_of(session: Session, kind: str) -> Leaf | None:

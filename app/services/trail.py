@@ -10,7 +10,16 @@ from app.db import audit, openings, outbox
 from app.db.session import Database, now
 from app.domain.audit import Leaf, Verdict, verify_leaves
 from app.domain.errors import Fault, NotFound
-from app.domain.merkle import Frontier, Node, consistency_path, inclusion_path, joined, leaf_hash, root_from_inclusion
+from app.domain.merkle import (
+    Frontier,
+    Node,
+    consistency_path,
+    inclusion_path,
+    joined,
+    leaf_hash,
+    node_hash,
+    root_from_inclusion,
+)
 from app.domain.notes import Checkpoint, signed
 from app.parts import Core
 from app.ports import Anchor, Signer
@@ -35,15 +44,31 @@ def _openings(leaf: Leaf, known: Mapping[str, openings.Opening]) -> list[dict[st
 
 
 def verify(db: Database) -> Verdict:
-    """Walk all leaves in the database; a trail of another length or root than its head row says does not hold."""
+    """Walk all leaves in the database, and the tree over them; a trail of another length or root than its head row says
+    does not hold."""
     with db.read() as session:
         verdict = verify_leaves(audit.leaves(session))
         _, tree = audit.head(session)
+        bad = _first_bad_node(session, verdict.leaves) if verdict.verified else None
+    if bad is not None:
+        said = "the tree that was kept is not that of the leaves"
+        return Verdict(verdict.leaves, bad, said, verdict.root)
     if verdict.verified and (verdict.leaves, verdict.root) != (tree.size, tree.root().hex()):
         first = min(verdict.leaves, tree.size) + 1
         said = f"{tree.size} leaves were written, {verdict.leaves} are there, or the tree has another root"
         return Verdict(verdict.leaves, first, said, verdict.root)
     return verdict
+
+
+def _first_bad_node(session: Session, size: int) -> int | None:
+    """The number of the first leaf under a kept node that is not what the two below it make; None where all are."""
+    for level in range(1, size.bit_length()):
+        below, here = audit.level(session, level - 1), audit.level(session, level)
+        for position, (left, right) in zip(range(size >> level), zip(below, below, strict=False), strict=False):
+            if next(here, None) != (position, node_hash(left[1], right[1])):
+                return (position << level) + 1
+    full = size - size.bit_count()  # as many nodes as a tree of this size has full subtrees above its leaves
+    return None if audit.count_nodes(session) == full else size + 1
 
 
 def checkpoint(core: Core) -> dict[str, Any]:

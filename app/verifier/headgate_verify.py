@@ -110,7 +110,7 @@ def parse_key(text: str) -> Key:
 
 def parse_note(note: str, keys: Sequence[Key]) -> Checkpoint:
     """The checkpoint that a note holds. Raises Bad where none of the keys has signed it, or one has signed falsely."""
-    body, gap, signatures = note.partition("\n\n")
+    body, gap, signatures = note.encode(errors="replace").decode().partition("\n\n")  # half a pair becomes another text
     lines = body.split("\n")
     if not gap or len(lines) != 3 or not re.fullmatch(r"0|[1-9][0-9]{0,17}", lines[1]):
         raise Bad(f"this is no checkpoint: {note[:80]!r}")
@@ -182,6 +182,9 @@ def check_export(export: BinaryIO, keys: Sequence[Key], anchored: Iterable[str] 
         raise Bad(f"the export promises {size} leaves and has {tree.size}", min(size, tree.size) + 1)
     if waiting:
         raise Bad(f"a checkpoint has {waiting[0].size} leaves, the export only {tree.size}", tree.size + 1)
+    signed = points[-1].size if points else 0
+    if signed < tree.size:
+        raise Bad(f"no checkpoint has the leaves from {signed + 1} on: anybody may have written them", signed + 1)
     return tree, points
 
 

@@ -63,7 +63,7 @@ def groups(quick: bool) -> Mapping[str, Callable[[Workshop], Group]]:
         "serving": lambda shop: serving.run(shop.folder, shop.models, second, some),
         "engine": lambda shop: engine.run(shop.folder, shop.kinds, some, 2 if quick else 20),
         "webhook": lambda shop: webhook.run(shop.folder, shop.kinds, 3 * second, few),
-        "trail": lambda shop: trail.run(shop.folder, shop.kinds, some, 2000 if quick else 1_000_000),
+        "trail": lambda shop: trail.run(shop.folder, shop.kinds, some, 2000 if quick else trail.LEAVES),
         "registry": lambda shop: registry.run(shop.folder, 300 if quick else 10_000, few),
         "hostile": lambda shop: hostile.run(shop.folder / "hostile", shop.kinds, 20 if quick else 1),
         "estimators": lambda shop: estimators.run(shop.folder, 10 if quick else 1),

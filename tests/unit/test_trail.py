@@ -1,5 +1,6 @@
 """The audit trail: what is proved, given away and found, with nothing but the verifier that stands alone."""
 
+import base64
 import copy
 import io
 import json
@@ -18,6 +19,7 @@ from app.domain.permissions import Caller
 from app.services import approvals, outbox, trail
 from app.verifier.headgate_verify import Bad, check_export, check_proof, kept, parse_key
 from tests.plant import MODEL, World
+from tests.rfc6962 import defined, defined_path, defined_proof
 
 
 @pytest.fixture
@@ -79,6 +81,18 @@ def test_no_proof_is_given_of_a_leaf_that_was_changed(world: World) -> None:
         session.execute(update(AuditLeaf).where(AuditLeaf.seq == 4).values(body={"number": -1}))
     with pytest.raises(Fault, match="does not lead to its root"):
         trail.proof(world.core, 4)
+
+
+def test_what_the_database_gives_is_what_the_rfc_defines(world: World) -> None:
+    append(world, 37)
+    data = [line.partition(" ")[2].encode() for line in exported(world).decode().splitlines() if line[64:66] == " {"]
+    size = trail.checkpoint(world.core)["leaves"]
+    assert len(data) == size and trail.checkpoint(world.core)["root"] == defined(data).hex()
+    for seq in range(1, size + 1):
+        told = [base64.b64decode(step) for step in trail.proof(world.core, seq)["path"]]
+        assert told == defined_path(seq - 1, data)
+        told = [base64.b64decode(step) for step in trail.consistency(world.core, seq)["path"]]
+        assert told == defined_proof(seq, data)
 
 
 def test_no_proof_is_given_where_a_node_is_missing(world: World) -> None:

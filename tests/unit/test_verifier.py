@@ -1,6 +1,5 @@
 """The verifier finds whatever was done to an export, and nothing where nothing was done."""
 
-import base64
 import hashlib
 import io
 import json
@@ -11,48 +10,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.domain.audit import leaf_data
-from app.domain.merkle import Frontier, inclusion_path, joined, leaf_hash
+from app.domain.merkle import leaf_hash
 from app.domain.notes import Checkpoint, PublicKey, signed
 from app.verifier import headgate_verify
-from app.verifier.headgate_verify import Bad, check_export, check_proof, parse_key
-
-ORIGIN = "headgate/test"
-SECRET, OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32)), Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
-
-
-def public(secret: Ed25519PrivateKey, name: str = ORIGIN) -> PublicKey:
-    return PublicKey(name, secret.public_key().public_bytes_raw())
-
-
-KEYS = [parse_key(public(SECRET).text())]
-
-
-def note(tree: Frontier, secret: Ed25519PrivateKey = SECRET, origin: str = ORIGIN) -> str:
-    point = Checkpoint(origin, tree.size, tree.root())
-    return signed(point, [(public(secret), secret.sign(point.text().encode()))])
-
-
-def leaves(count: int) -> list[bytes]:
-    return [
-        leaf_data(n, f"2026-01-01T00:00:{n:02}+00:00", "test", {"by": f"p{n}", "n": n}) for n in range(1, count + 1)
-    ]
-
-
-def tree_of(data: list[bytes]) -> Frontier:
-    tree = Frontier()
-    for leaf in data:
-        tree.add(leaf_hash(leaf))
-    return tree
-
-
-def export(data: list[bytes], notes: list[str] | None = None) -> bytes:
-    notes = [note(tree_of(data))] if notes is None else notes
-    lines = "".join(f"{leaf_hash(leaf).hex()} {leaf.decode()}\n" for leaf in data)
-    first = f"headgate-audit-export/1 {ORIGIN} {len(data)} {len(notes)}\n"
-    return (first + "".join(f"{text}\n" for text in notes) + lines).encode()
+from app.verifier.headgate_verify import Bad, check_export, check_proof
+from tests.trails import KEYS, ORIGIN, OTHER, SECRET, export, leaves, note, proof, public, tree_of
 
 
 def check(data: bytes, anchored: list[str] | None = None) -> int:
@@ -62,7 +26,7 @@ def check(data: bytes, anchored: list[str] | None = None) -> int:
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 30])
 def test_a_true_export_holds(count: int) -> None:
     data = leaves(count)
-    points = [note(tree_of(data[:size])) for size in range(0, count + 1, 3)]
+    points = [note(tree_of(data[:size])) for size in (*range(0, count, 3), count)]
     assert check(export(data, points), points) == count
 
 
@@ -220,20 +184,10 @@ def test_a_leaf_that_means_two_things_or_nothing_is_refused(leaf: bytes) -> None
     assert found.value.leaf == 1
 
 
-def proof(size: int, seq: int) -> dict[str, Any]:
-    data, kept, tree = leaves(size), {}, Frontier()
-    for number, leaf in enumerate(data):
-        kept[(0, number)] = leaf_hash(leaf)
-        kept |= tree.add(kept[(0, number)])
-    path = [joined(subtrees, kept.__getitem__) for subtrees in inclusion_path(seq - 1, size)]
-    told = [base64.b64encode(step).decode() for step in path]
-    return {"seq": seq, "leaf": data[seq - 1].decode(), "path": told, "checkpoint": {"note": note(tree)}}
-
-
 def test_a_proof_proves_its_leaf_and_no_other() -> None:
     for size in range(1, 20):
         for seq in range(1, size + 1):
-            true = proof(size, seq)
+            true = proof(leaves(size), seq)
             assert check_proof(true, KEYS)[0]["seq"] == seq
             for false in (
                 {**true, "seq": seq % size + 1 if size > 1 else 2},
@@ -268,7 +222,7 @@ def test_it_runs_alone_with_nothing_of_headgate(tmp_path: Path) -> None:
     broken = subprocess.run([*command, "--anchor", str(anchor)], capture_output=True, text=True, check=False)
     assert (broken.returncode, broken.stdout) == (1, "")
     assert "one of the leaves 3 to 5" in broken.stderr
-    (tmp_path / "proof.json").write_text(json.dumps({"proof": proof(5, 3)}))
+    (tmp_path / "proof.json").write_text(json.dumps({"proof": proof(leaves(5), 3)}))
     proved = subprocess.run(
         [*command[:3], "proof", str(tmp_path / "proof.json"), *command[5:]], capture_output=True, text=True, check=False
     )
