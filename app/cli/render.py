@@ -68,6 +68,8 @@ def _approvals(found: Mapping[str, Any]) -> None:
     asked = found["approval"]
     if asked is None:
         return
+    if found["digest_parts"] is not None:
+        table(("what the digest is over", ""), list(found["digest_parts"].items()))
     roles = [f"{count} of them by {role}" for role, count in asked["missing_roles"].items()]
     if asked["missing"]:
         _line("missing", ", ".join([f"{asked['missing']} of {asked['required']} approvals", *roles]))

@@ -66,6 +66,7 @@ def test_what_is_taken_back_is_proved_and_shown(desk: Desk, capsys: pytest.Captu
     assert answer.json()["approval"]["missing"] == 2
     render.promotion(desk.world.show(desk.number))
     told = capsys.readouterr().out
+    assert "what the digest is over" in told and "sha256:" in told
     for line in (
         "rita (reviewer): approve: good (taken back by rita)",
         "missing   2 of 2 approvals",
