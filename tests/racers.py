@@ -76,8 +76,9 @@ def races(world: World, promotion_id: int, count: int) -> list[Race]:
             copy = session.get_one(Promotion, values["id"])
             lived = [_lived(step, copy.id, (row["model"], model)) for step in done]
             session.execute(insert(steps), lived)
-            copy.digest = digest.of_evidence(copy, {step["state"]: step["evidence"] for step in lived})
-            found.append(Race(copy.id, copy.digest, acts))
+            proved = next(step["evidence"] for step in lived if step["state"] == State.PROVE)
+            digest.settle(session, copy, proved)
+            found.append(Race(copy.id, copy.digest or "", acts))
     return found
 
 

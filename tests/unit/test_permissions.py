@@ -37,6 +37,8 @@ BODIES: Mapping[Action, Body] = {
     Action.ROLL_BACK: lambda shown: {"decision": "rollback", "reason": "because"},
     Action.CANCEL: lambda shown: {"reason": "because"},
     Action.RETRY: lambda shown: None,
+    Action.REVOKE: lambda shown: {"reason": "because"},
+    Action.BREAK_GLASS: lambda shown: {"digest": shown["digest"] or "sha256:" + "0" * 64, "reason": "because"},
 }
 
 
@@ -51,31 +53,42 @@ class Stage:
 
     def act(self, role: Role, action: Action, state: State) -> httpx.Response:
         """What the API answers to this role for a promotion that is in this state."""
+        if action is Action.REVOKE and cell(role, action, state) == MAY:
+            # Only what was approved can be taken back.
+            return self._ask(role, action, self._promotion(state, role))
         number = self._ready.pop(state, 0) or self._promotion(state)
-        method, _, path = REQUESTS[action].partition(" ")
-        answer = self._http.request(
-            method,
-            path.replace("{promotion_id}", str(number)),
-            headers={"Authorization": f"Bearer {self._tokens[role]}"},
-            json=BODIES[action](self.world.show(number)),
-        )
+        answer = self._ask(role, action, number)
         if action is Action.LOOK or not answer.is_success:
             assert self.world.show(number)["state"] == state.value
             self._ready[state] = number
         return answer
 
-    def _promotion(self, state: State) -> int:
-        """A new one of a model of its own: it runs as far as the state lies on its way, and is put into the others."""
+    def _ask(self, role: Role, action: Action, number: int) -> httpx.Response:
+        method, _, path = REQUESTS[action].partition(" ")
+        return self._http.request(
+            method,
+            path.replace("{promotion_id}", str(number)),
+            headers={"Authorization": f"Bearer {self._tokens[role]}"},
+            json=BODIES[action](self.world.show(number)),
+        )
+
+    def _promotion(self, state: State, approver: Role | None = None) -> int:
+        """A new one of a model of its own: it runs as far as APPROVAL where the state lies behind it and is looked at
+        closely, is approved where that is asked for, and is put into all other states."""
         self._made += 1
         model = f"model-{self._made}"
         self.world.registry.register(model, "1", self.world.folder / "model-1")
         rules = Approvals(roles=("reviewer", "admin"))  # the policy narrows the table; this one does not
-        if state is State.ROLLOUT:
+        if state is State.ROLLOUT and approver is None:
             rules = Approvals(required=0)
         self.world.policies.known[model] = quick(default_policy(model), approvals=rules)
         number = promotions.request(self.world.core, model, "1", "production", "", "somebody").id
-        for _ in FLOW[: FLOW.index(state)] if state in (State.APPROVAL, State.ROLLOUT) else ():
+        for reached in FLOW[: FLOW.index(state)] if state in (State.APPROVAL, State.ROLLOUT) else ():
+            if reached is State.APPROVAL and approver is not None:
+                assert self._ask(approver, Action.APPROVE, number).is_success
             self.world.runner._advance_once(number)
+        if state is State.APPROVAL and approver is not None:
+            assert self._ask(approver, Action.APPROVE, number).is_success
         with self.world.database.begin() as session:
             progress = ASKING if state is State.ROLLOUT else {}
             row = update(Promotion).where(Promotion.id == number)
@@ -96,7 +109,7 @@ def stage(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFact
     database.close()
 
 
-@pytest.mark.parametrize("action", BODIES)
+@pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("role", Role)
 def test_every_cell(stage: Stage, role: Role, action: Action) -> None:
     answers = {state: stage.act(role, action, state) for state in State}
@@ -108,7 +121,7 @@ def test_every_cell(stage: Stage, role: Role, action: Action) -> None:
 
 def test_each_action_is_a_route_that_asks_for_its_permission(stage: Stage) -> None:
     found = {request: permission for request, permission, _ in routes(application(stage.world))}
-    for action in BODIES:
+    for action in Action:
         assert found[f"`{REQUESTS[action]}`"] == f"`{ACTIONS[action].permission}`", action
 
 
@@ -116,7 +129,7 @@ def test_an_answer_of_each_kind_is_in_the_table() -> None:
     """So that a table that forbids, or allows, everything does not pass by itself."""
     cells = {cell(role, action, state) for role in Role for action in Action for state in State}
     assert cells == {MAY, NOT_NOW, NEVER}
-    assert set(ACTIONS) == set(Action) and set(PERMISSIONS) == set(Role)
+    assert set(ACTIONS) == set(BODIES) == set(REQUESTS) == set(Action) and set(PERMISSIONS) == set(Role)
 
 
 def test_the_document_is_up_to_date() -> None:
