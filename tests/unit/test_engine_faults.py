@@ -192,7 +192,7 @@ def test_an_error_without_a_size_is_evidence_like_any_other(world: World) -> Non
 
 
 def test_evidence_that_json_cannot_carry_fails_with_words(world: World) -> None:
-    world.sandbox.results["convert"]["opset"] = math.nan
+    world.sandbox.results["convert"]["note"] = math.nan
     promotion_id = world.ask("1")
     assert run_until_ended(world, promotion_id, 3) == "FAILED"
     assert "CONVERT broke" in world.show(promotion_id)["reason"]
