@@ -16,7 +16,8 @@ from sqlalchemy import insert, select, update
 
 from app.adapters.audit_keys import KeyFiles
 from app.db import promotions as rows
-from app.db.models import Promotion, StepRun, table
+from app.db.columns import table
+from app.db.models import Promotion, StepRun
 from app.db.session import Database, now
 from app.domain.errors import Conflict
 from app.domain.permissions import Caller

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query
 from app.api import schemas
 from app.api.auth import Administrator, Auditor, Parts
 from app.api.conditions import Unrepeatable
-from app.services import principals, tokens
+from app.services import erasure, principals, tokens
 
 router = APIRouter(prefix="/api/v1", tags=["principals"])
-Name = Annotated[str, Path(max_length=255)]
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9._@-]{1,255}$")]
 
 
 @router.get("/principals", response_model=schemas.PrincipalPage, summary="List principals and their tokens")
@@ -29,6 +29,13 @@ def list_principals(
 def link(name: Name, body: schemas.LinkRequest, core: Parts, caller: Administrator) -> Mapping[str, Any]:
     """From now on they count once, wherever people are counted. There is no way back."""
     return principals.link(core.db, name, body.person, caller.counts_as)
+
+
+@router.post("/principals/{name}/erase", response_model=schemas.Erased, summary="Forget a person")
+def erase_person(name: Name, core: Parts, caller: Administrator) -> Mapping[str, Any]:
+    """All her names and words go, and her tokens; every audit leaf and proof still holds, and the trail says that
+    somebody was forgotten, and by whom. There is no way back. What MLflow was told before stays there."""
+    return erasure.erase(core.db, name, caller.counts_as)
 
 
 @router.post("/tokens", status_code=201, response_model=schemas.NewToken, summary="Make a token")

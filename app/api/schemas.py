@@ -99,7 +99,14 @@ class TokenRequest(_Body):
 class LinkRequest(_Body):
     """Which principal the named one is the same person as, or the machine of."""
 
-    person: Annotated[str, Field(min_length=1, max_length=255)]
+    person: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,255}$")]
+
+
+class Erased(BaseModel):
+    """A person who was forgotten."""
+
+    person: Annotated[str, Field(description="what stands for that person from now on")]
+    names: Annotated[int, Field(description="under how many names it was known")]
 
 
 class TokenShown(BaseModel):

@@ -82,3 +82,17 @@ def link(
     found = Client().post(f"/api/v1/principals/{name}/link", {"person": person})
     said = f"{found['name']} counts as {found['person']}"
     render.as_json(found) if json else render.out.print(said, highlight=False, markup=False)
+
+
+@principals.command("erase")
+def erase(
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    json: Json = False,
+) -> None:
+    """Forget a person: names, words and tokens. The audit trail still holds. There is no way back."""
+    if not yes:
+        typer.confirm(f"Forget {name} for ever?", abort=True)
+    found = Client().post(f"/api/v1/principals/{name}/erase", {})
+    said = f"forgotten under {found['names']} names; {found['person']} stands for that person now"
+    render.as_json(found) if json else render.out.print(said, highlight=False, markup=False)

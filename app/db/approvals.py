@@ -22,9 +22,10 @@ def of(session: Session, promotion_id: int) -> Sequence[Approval]:
 
 
 def roles(session: Session, names: Collection[str]) -> dict[str, str]:
-    """The roles that these identities have now; one that is not known here, such as another issuer's, is missing."""
-    query = select(Principal.name, Principal.role).where(Principal.name.in_(sorted(set(names))))
-    return {row.name: row.role for row in session.execute(query)}
+    """The roles that these identities have now, empty for a machine, which decides nothing whatever it was before; one
+    that is not known here is missing."""
+    query = select(Principal.name, Principal.role, Principal.kind).where(Principal.name.in_(sorted(set(names))))
+    return {row.name: row.role if row.kind == "person" else "" for row in session.execute(query)}
 
 
 def keep_parts(session: Session, promotion_id: int, digest: str, parts: Mapping[str, str]) -> None:

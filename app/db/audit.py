@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, Promotion, table
+from app.db.columns import table
+from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, Promotion
 from app.db.session import at_last, now
 from app.domain.audit import Leaf, leaf_data
 from app.domain.merkle import Frontier, Node, leaf_hash

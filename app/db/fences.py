@@ -7,7 +7,8 @@ highest one, while the counter's row makes them take turns.
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import Fence, table
+from app.db.columns import table
+from app.db.models import Fence
 from app.db.session import insert_or_ignore
 
 _FENCES = table(Fence)

@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.models import OpeningRow, storable
+from app.db.columns import storable
+from app.db.models import OpeningRow
 from app.db.session import insert_or_ignore
 from app.domain.people import Person
 

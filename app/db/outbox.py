@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import NamedLease, OutboxRow, table
+from app.db.columns import table
+from app.db.models import NamedLease, OutboxRow
 from app.db.session import insert_or_ignore, now
 
 _ADD = insert(table(OutboxRow))

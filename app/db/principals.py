@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import IdempotentAnswer, Principal, Setting
@@ -47,11 +47,6 @@ def line_up_to_join(session: Session) -> None:
     same moment could each miss what the other moves. It comes before every lock on identities."""
     insert_or_ignore(session, Setting, {"name": _JOINING, "value": ""})
     session.execute(select(Setting.name).where(Setting.name == _JOINING).with_for_update())
-
-
-def join_people(session: Session, person: str, into: str) -> None:
-    """Make all identities of one person those of another."""
-    session.execute(update(Principal).where(Principal.person == person).values(person=into))
 
 
 def answer(session: Session, principal: str, key: str) -> IdempotentAnswer | None:

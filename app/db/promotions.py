@@ -12,7 +12,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
 from app.db import fences
-from app.db.models import Promotion, StepRun, table
+from app.db.columns import table
+from app.db.models import Promotion, StepRun
 from app.db.session import insert_or_ignore, now
 from app.domain.errors import Conflict, LostLease
 from app.domain.promotion import ACTIVE, OPEN, State

@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.db.models import ChangeRow, Delivery, ObservedModel, Setting, table
+from app.db.columns import table
+from app.db.models import ChangeRow, Delivery, ObservedModel, Setting
 from app.db.session import insert_or_ignore, now
 from app.domain.registry import Change, Event, ModelView
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Table, bindparam, delete, literal, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.db.models import Delivery, IdempotentAnswer, OutboxRow, table
+from app.db.columns import table
+from app.db.models import Delivery, IdempotentAnswer, OutboxRow
 
 _BEFORE = bindparam("before", type_=table(OutboxRow).c.done_at.type)
 # Of webhook calls, those that were acted on; of writes to MLflow, those that were made: what was refused for good keeps

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from app.db import audit, openings, principals, tokens
+from app.db import audit, openings, people, principals, tokens
 from app.db.models import Principal, Token
 from app.db.session import Database, now
 from app.domain.errors import Conflict, Invalid, NotFound, Unauthorized
@@ -95,7 +95,7 @@ def unite(session: Session, name: str, other: str) -> bool:
     if known(session, into).kind == "machine":
         person, into = into, person
     if person != into:
-        principals.join_people(session, person, into)
+        people.join(session, person, into)
     return person != into
 
 

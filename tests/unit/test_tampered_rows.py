@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Table, delete, insert, select
 
 from app.db import audit
-from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode, table
+from app.db.columns import table
+from app.db.models import AuditCheckpoint, AuditHead, AuditLeaf, AuditNode
 from app.db.session import Database
 from app.domain.audit import leaf_data
 from app.domain.errors import Fault
