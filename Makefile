@@ -3,8 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-# The quick ones first: a run of the stories takes minutes.
-TESTS := tests/unit tests/integration tests/e2e tests/faults
+# The quick ones first, on all cores; those on real services by themselves: a server that gets no time looks dead.
+UNIT := -n auto --dist loadfile tests/unit
+REAL := tests/integration tests/e2e tests/faults
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup demo up test unit check format bench faults faults-full triton-image sandbox-image lock
@@ -25,11 +26,13 @@ up: setup ## every process of a one-machine installation, until Ctrl-C
 test: ## every test: units, real services, stories; on SQLite and on PostgreSQL
 	@bash ci/install-system.sh test
 	@bash ci/setup-venv.sh
-	$(PY) -m pytest -q $(TESTS)
-	$(PY) -m pytest -q --database postgresql -m database $(TESTS)
+	$(PY) -m pytest -q $(UNIT)
+	$(PY) -m pytest -q $(REAL)
+	$(PY) -m pytest -q --database postgresql -m database $(UNIT)
+	$(PY) -m pytest -q --database postgresql -m database $(REAL)
 
 unit: setup ## only the quick tests
-	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest -q $(UNIT)
 
 check: ## format, lint, types, import contracts
 	@bash ci/setup-venv.sh
