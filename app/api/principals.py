@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query
 from app.api import schemas
 from app.api.auth import Administrator, Auditor, Parts
 from app.api.conditions import Unrepeatable
+from app.domain.tokens import LIFETIME
 from app.services import erasure, principals, tokens
 
 router = APIRouter(prefix="/api/v1", tags=["principals"])
@@ -44,7 +45,7 @@ def create_token(
 ) -> Mapping[str, Any]:
     """With a `role` it is that of a new principal, without one it is another token of the principal `name`. It is shown
     this once, so the call takes no `Idempotency-Key`. Nobody can give a token more than his own may do."""
-    wanted = tokens.Wanted(body.name, body.role, body.kind, body.expires, body.scopes, body.person)
+    wanted = tokens.Wanted(body.name, body.role, body.kind, body.expires or LIFETIME, body.scopes, body.person)
     return tokens.issue(core.db, wanted, caller.counts_as, caller)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.domain.permissions import Permission, Role
-from app.domain.tokens import LIFETIME
 from app.policy_models import Duration
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", examples=["sha256:" + "0" * 64])]
@@ -89,7 +88,9 @@ class TokenRequest(_Body):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,100}$", examples=["ada"])]
     role: Role | None = None
     kind: Annotated[Literal["person", "machine"] | None, Field(description="ci: always a machine")] = None
-    expires: Annotated[Duration, Field(description="how long it counts, a year at most", examples=["90d"])] = LIFETIME
+    expires: Annotated[
+        Duration | None, Field(description="how long it counts, a year at most; null: 90 days", examples=["90d"])
+    ] = None
     scopes: Annotated[list[Permission] | None, Field(description="what it may do; null: all that the role may")] = None
     person: Annotated[
         str | None, Field(max_length=255, description="a principal who is the same person, or whose machine it is")

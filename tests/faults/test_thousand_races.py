@@ -146,4 +146,4 @@ def check_trail(world: World) -> None:
     keys = [parse_key(text) for text in trail.checkpoint(world.core)["keys"]]
     export = io.BytesIO("".join(trail.export(world.core)).encode())
     tree, _ = check_export(export, keys, kept(world.folder / "checkpoints"))
-    assert tree.size > 2 * RACES
+    assert tree.size > RACES

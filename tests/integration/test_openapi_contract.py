@@ -11,10 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import update
+
 from app.adapters.mlflow_webhook import Delivery, verify
 from app.api.app import Edge, create_app
 from app.api.rates import Shares
 from app.db import promotions as rows
+from app.db.models import Token
 from app.db.session import Database
 from app.domain.errors import HeadgateError
 from app.services import outbox, principals, trail
@@ -61,10 +64,18 @@ def working(world: World) -> Iterator[None]:
         raise trouble[0]
 
 
+def caller(world: World) -> str:
+    """An admin's token, whose number nobody guesses: it would be revoked, and then all that follows is a 401."""
+    token = principals.create(world.database, "the-caller", "admin", "test")
+    with world.database.begin() as session:
+        session.execute(update(Token).where(Token.principal == "the-caller").values(id=1_234_567_891))
+    return token
+
+
 def test_the_api_keeps_what_its_document_promises(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     populate(world)
-    token = principals.create(world.database, "ada", "admin", "test")
+    token = caller(world)
     shares = Shares(per_second=100_000, burst=100_000, failures=1_000_000)  # what these do is tested elsewhere
     app = create_app(world.core, check, world.store, edge=Edge(shares=shares))
     with served(app) as url, working(world):

@@ -19,6 +19,7 @@ NEEDED = (
     *("modelscan", "picklescan"),
 )
 MANY_THREADS = 1000
+_HELD_SECONDS = 5.0
 _STACK_BYTES = 64 << 10
 _MIB = 1 << 20
 _OWN_ENVIRONMENT = {
@@ -175,7 +176,8 @@ def _threads() -> bool:
     try:
         for _ in range(MANY_THREADS):
             threading.Thread(target=end.wait, daemon=True).start()
-        time.sleep(0.5)
+        # Whoever counts them from outside may not get a turn at once on a busy machine.
+        time.sleep(_HELD_SECONDS)
     except RuntimeError:
         return False
     finally:
