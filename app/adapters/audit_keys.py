@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -57,15 +58,16 @@ def _read(file: Path) -> Ed25519PrivateKey:
 
 def _make(file: Path) -> None:
     """Write a new key, whole or not at all; of several processes that do so at once the first one wins."""
-    draft = file.with_suffix(f".{os.getpid()}")
     try:
-        draft.touch(mode=0o600)
-        draft.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        os.link(draft, file)
+        # A draft of its own: process ids are no names where containers share the folder.
+        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.") as draft:
+            key = Ed25519PrivateKey.generate()
+            draft.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            draft.flush()
+            os.fsync(draft.fileno())
+            os.link(draft.name, file)
     except FileExistsError:
         return
     except OSError as error:
         reason = f"The audit trail's key {file.name} cannot be made: {error.strerror}."
         raise Fault(reason, "Mend its folder.") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Principals: people and machines, which of them are one person, and who a bearer token belongs to."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -76,9 +76,16 @@ def bootstrap(db: Database, file: Path, anew: bool = True) -> bool:
         if not _is_needed(session, anew):
             return False
     token = fresh()
-    draft = file.with_suffix(f".{os.getpid()}")
-    draft.touch(mode=0o600)
-    draft.write_text(token + "\n")
+    # A draft of its own: process ids are no names where containers share the folder.
+    with NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as draft:
+        draft.write(token + "\n")
+    try:
+        return _first_admin(db, token, Path(draft.name), file, anew)
+    finally:
+        Path(draft.name).unlink(missing_ok=True)
+
+
+def _first_admin(db: Database, token: str, draft: Path, file: Path, anew: bool) -> bool:
     with db.begin() as session:
         if principals.add(session, ADMIN, Role.ADMIN, "person"):
             row = principals.locked(session, [ADMIN])[ADMIN]
@@ -87,7 +94,6 @@ def bootstrap(db: Database, file: Path, anew: bool = True) -> bool:
             # Several processes may start at the same moment: the row is the line in which they stand.
             row = principals.locked(session, [ADMIN])[ADMIN]
             if not _is_needed(session, anew) or row.role != Role.ADMIN or row.issuer is not None:
-                draft.unlink()
                 return False
         give(session, row, token, None, LONGEST, None)
         draft.replace(file)

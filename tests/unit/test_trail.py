@@ -4,6 +4,8 @@ import base64
 import copy
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,18 @@ def test_a_trail_made_anew_as_a_whole_is_found_against_the_anchor(world: World) 
         check_export(io.BytesIO(forged), keys(world), outside)
     assert found.value.leaf is not None and found.value.leaf <= 8
     assert trail.verify(world.database).verified  # from inside, nothing can be seen
+
+
+def test_many_who_start_at_once_sign_with_one_key(tmp_path: Path) -> None:
+    """Containers that share a folder may even have the same process id."""
+    for number in range(20):
+        file, barrier = tmp_path / f"{number}.key", threading.Barrier(8)
+
+        def start(file: Path = file, barrier: threading.Barrier = barrier) -> str:
+            barrier.wait()
+            return KeyFiles([file], make=True).keys("trail")[0].text()
+
+        with ThreadPoolExecutor(8) as pool:
+            seen = {future.result() for future in [pool.submit(start) for _ in range(8)]}
+        assert seen == {KeyFiles([file]).keys("trail")[0].text()}
+    assert {file.suffix for file in tmp_path.iterdir()} == {".key"}
