@@ -1,6 +1,5 @@
 """Puts the parts together from the settings: the only place that knows which adapter stands behind which port."""
 
-import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from app.db.session import Database
 from app.parts import Core, Plant
 from app.policy_files import PolicyFolder
 from app.ports import ModelServer, Queue, Sandbox
+from app.secret_files import make_once
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,10 +172,5 @@ def webhook_secrets(settings: Settings) -> Sequence[str]:
         return [secret.get_secret_value() for secret in settings.mlflow_webhook_secrets]
     file = settings.home.resolve() / "webhook.secret"
     if not file.exists():
-        draft = file.with_suffix(f".{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, file)  # the first of several processes wins
-        draft.unlink()
+        make_once(file, secrets.token_urlsafe(32).encode())
     return [file.read_text().strip()]

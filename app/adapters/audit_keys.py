@@ -1,9 +1,7 @@
 """The port Signer with Ed25519 keys in PEM files."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -16,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from app.domain.errors import Fault
 from app.domain.notes import PublicKey
+from app.secret_files import make_once
 
 
 class KeyFiles:
@@ -59,15 +58,8 @@ def _read(file: Path) -> Ed25519PrivateKey:
 def _make(file: Path) -> None:
     """Write a new key, whole or not at all; of several processes that do so at once the first one wins."""
     try:
-        # A draft of its own: process ids are no names where containers share the folder.
-        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.") as draft:
-            key = Ed25519PrivateKey.generate()
-            draft.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            draft.flush()
-            os.fsync(draft.fileno())
-            os.link(draft.name, file)
-    except FileExistsError:
-        return
+        key = Ed25519PrivateKey.generate()
+        make_once(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
         reason = f"The audit trail's key {file.name} cannot be made: {error.strerror}."
         raise Fault(reason, "Mend its folder.") from error
