@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, registry
+from app.db import audit, outbox, registry
 from app.db.models import OutboxRow
 from app.db.session import now
 from app.domain.errors import HeadgateError, LostLease, Transient
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LEASE = "deliver"
 MAX_REFUSALS = 60
 AWAY_PAUSE = timedelta(seconds=5)
+_OUTCOMES = {Written.DONE: "done", Written.ALREADY: "done", Written.NOT: "left"}
 # Which arguments of a write, besides the model, say what it is about.
 _ABOUT = {
     writeback.SET_MODEL_TAG: ("key",),
@@ -104,6 +105,9 @@ def _deliver_one(core: Core, row: OutboxRow, holder: str) -> bool:
         done = held and outbox.mark_done(session, row.id, row.next_try_at)
         if held:
             _note_own_write(session, row, written)
+        if done and row.operation in writeback.MOVES:
+            told = {"model": row.model, "operation": row.operation, **row.arguments}
+            audit.append(session, f"registry.{_OUTCOMES[written]}", told)
     _expect(held)
     return done
 
@@ -114,6 +118,9 @@ def _put_off(core: Core, row: OutboxRow, holder: str, reason: str, pause: timede
         held = _still_mine(session, row, holder)
         if held:
             outbox.mark_failed(session, row.id, reason, pause, refused)
+        if held and pause is None and row.operation in writeback.MOVES:
+            told = {"model": row.model, "operation": row.operation, **row.arguments}
+            audit.append(session, "registry.failed", told)
     _expect(held)
 
 

@@ -1,13 +1,13 @@
 """What Headgate tells MLflow: which writes a transition causes. They are queued here and sent by services.outbox."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import outbox, promotions, registry, releases
+from app.db import audit, outbox, promotions, registry, releases
 from app.db.models import OutboxRow, Promotion
 from app.db.session import now
 from app.domain.policy import EnvironmentPolicy, Triggers
@@ -23,6 +23,7 @@ SET_MODEL_TAG, SET_TAG, DELETE_TAG, SET_ALIAS, DELETE_ALIAS, SET_STAGE = (
     "delete_alias",
     "set_stage",
 )
+MOVES = (SET_ALIAS, DELETE_ALIAS, SET_STAGE)
 MAX_TAG = 1000
 Write = tuple[str, Mapping[str, Any]]
 """The operation and its arguments, as the outbox keeps them."""
@@ -61,7 +62,18 @@ def tell(session: Session, row: Promotion, policy: EnvironmentPolicy, state: Sta
     asks for the next version must not find us still deleting. The status comes last: whoever sees it finds what
     explains it already there.
     """
-    outbox.add(session, row.model, _words(session, row, policy, state, reason))
+    _queue(session, row.model, _words(session, row, policy, state, reason), row.id)
+
+
+def _queue(session: Session, model: str, writes: Iterable[Write], promotion: int | None = None) -> None:
+    """Queue writes, and announce in the audit trail those that move what stands in MLflow; services.outbox says there
+    how they went."""
+    queued = list(writes)
+    outbox.add(session, model, queued)
+    moves = [{"operation": operation, **arguments} for operation, arguments in queued if operation in MOVES]
+    if moves:
+        whose = {"promotion": promotion} if promotion is not None else {}
+        audit.append(session, "registry.intended", {**whose, "model": model, "writes": moves})
 
 
 def _words(session: Session, row: Promotion, policy: EnvironmentPolicy, state: State, reason: str) -> Iterator[Write]:
@@ -100,7 +112,7 @@ def refuse_repeat(session: Session, ask: Ask) -> None:
     """A version that serves already was asked for again: the request is taken away, and MLflow says why."""
     reason = f"version {ask.version} already serves in {ask.environment}; nothing was done"
     away = _mark_away(ask.change.field, ask.version, ask.environment)
-    outbox.add(session, ask.change.model, [_tag(ask.version, "headgate.reason", reason), *away])
+    _queue(session, ask.change.model, [_tag(ask.version, "headgate.reason", reason), *away])
 
 
 def refuse_environment(session: Session, change: Change, known: Collection[str]) -> str:
@@ -123,7 +135,7 @@ def put_back(session: Session, change: Change, environment: str, versions: Colle
     if registry.count_noted(session, change.model, change.field, PUT_BACK, hour_ago) >= MAX_PUT_BACK:
         log.warning("writeback.contested", extra={"model": change.model, "alias": environment})
         return f"left so: it was put back {MAX_PUT_BACK} times within the hour, and somebody goes on moving it"
-    outbox.add(session, change.model, [(SET_ALIAS, {"alias": environment, "version": serves.version})])
+    _queue(session, change.model, [(SET_ALIAS, {"alias": environment, "version": serves.version})])
     return f"{PUT_BACK}: it goes back to version {serves.version}, which serves"
 
 

@@ -198,3 +198,20 @@ def test_a_canary_is_watched_while_it_is_frozen(world: World) -> None:
 def held(context: Context) -> Verdict:
     assert context.verdict is not None and context.verdict.enough
     return context.verdict
+
+
+def test_what_moves_in_mlflow_is_announced_and_its_outcome_told(world: World) -> None:
+    live(world, "1")
+    leaves = trail.page(world.database, 0, 1000)
+    intended = [
+        (leaf["seq"], write)
+        for leaf in leaves
+        if leaf["kind"] == "registry.intended"
+        for write in leaf["body"]["writes"]
+    ]
+    done = [(leaf["seq"], leaf["body"]) for leaf in leaves if leaf["kind"] == "registry.done"]
+    moved = {"operation": "set_alias", "alias": "production", "version": "1"}
+    (at,) = [seq for seq, write in intended if write == moved]
+    (later,) = [seq for seq, body in done if body == {"model": MODEL, **moved}]
+    assert at < later
+    assert len(intended) == len(done)  # the request is taken away, and both are told
