@@ -258,7 +258,8 @@ class IntakeMachine(RuleBasedStateMachine):
 
     def _last_words(self) -> dict[str, str]:
         """By version what the trail says last of it."""
-        bodies = [leaf["body"] for leaf in trail.page(self.database, 0, 100_000)]
+        leaves = trail.page(self.database, 0, 100_000)
+        bodies = [leaf["body"] for leaf in leaves if leaf["kind"].startswith("promotion.")]
         states = [(b["version"], b.get("to", "requested")) for b in bodies if "version" in b]
         return {version: state.lower().replace("_", "-") for version, state in states}
 
