@@ -31,7 +31,8 @@ APPROVE, REJECT, CANCEL, EXPIRE = "approve", "reject", "cancel", "expire"
 CONTEXT = multiprocessing.get_context("spawn")
 PATIENCE_S = 120
 # How long somebody hesitates, in times of what an act takes: on a busy machine everything is slower by as much.
-HESITATES, WHILE_TIME_RUNS_OUT = (0.0, 0.0, 0.5, 1.0), (0.0, 1.0, 2.0, 4.0)
+# Some come so late that what the first one said has been carried out.
+HESITATES, WHILE_TIME_RUNS_OUT = (0.0, 0.0, 0.5, 1.0, 8.0), (0.0, 1.0, 2.0, 4.0)
 LONG_AGO = timedelta(days=30)
 _NAMES = {APPROVE: "rita", REJECT: "rob", CANCEL: "ada"}
 

@@ -40,7 +40,7 @@ from tests.racers import (
 
 RACES = 1000
 ACTORS = (APPROVE, REJECT, CANCEL)
-WORKERS = 2
+WORKERS, LOOKS = 2, 4
 
 
 @dataclass
@@ -105,7 +105,8 @@ def work(world: World, number: int, meetings: Sequence[Race], start: Barrier) ->
         start.wait(PATIENCE_S)
         if number == 0 and EXPIRE in race.acts:
             expire(world, race)
-        runner.advance(race.promotion)
+        for _ in range(LOOKS):
+            runner.advance(race.promotion)
 
 
 def settle(world: World) -> None:
