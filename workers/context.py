@@ -14,7 +14,7 @@ from app.db import promotions, releases
 from app.db.models import Promotion
 from app.db.promotions import Claim
 from app.db.session import now
-from app.domain.approvals import Decision, Outcome, Verdict, judge
+from app.domain.approvals import Decision, Facts, Outcome, Verdict, judge
 from app.domain.errors import LostLease
 from app.domain.policy import EnvironmentPolicy
 from app.domain.promotion import State
@@ -84,6 +84,42 @@ class Context:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Hold:
+    """What a step may do only while its worker holds the promotion: each asks first, in a transaction of its own."""
+
+    core: Core
+    timing: Timing
+    row: Promotion
+    held: Claim
+    policy: EnvironmentPolicy
+    facts: Facts
+    effects: list[Effect]
+
+    def intend(self, body: Mapping[str, Any], checked: bool) -> Effect | None:
+        """As `Context` says; `checked`: it takes people's words, which are looked at again."""
+        row = self.row
+        with self.core.db.begin() as session:
+            self._prolong(session)
+            # The row is locked by now: an approval is taken back before this, or after the trail has it.
+            verdict = review.again(session, row.id, self.policy, self.facts) if checked else None
+            if verdict is not None and verdict.outcome is not Outcome.APPROVED:
+                return None
+            told = {"promotion": row.id, "model": row.model, "environment": row.environment, **body}
+            self.effects.append(announce(session, told))
+        return self.effects[-1]
+
+    def vouch(self) -> None:
+        """Renew the canary's lease."""
+        with self.core.db.begin() as session:
+            self._prolong(session)
+            releases.renew_lease(session, self.row.id, now(session) + self.timing.canary_lease)
+
+    def _prolong(self, session: Session) -> None:
+        if not promotions.renew(session, self.held, self.timing.lease):
+            raise LostLease(f"promotion {self.held.id} is no longer held by this worker")
+
+
 def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promotion, held: Claim) -> Context:
     """Read all that the step of `row` may need."""
     steps = promotions.steps(session, row.id)
@@ -96,26 +132,7 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
     waits = review.waits(row)
     decisions = review.decisions_of(session, row.id) if waits else []
 
-    def prolong(session: Session) -> None:
-        if not promotions.renew(session, held, timing.lease):
-            raise LostLease(f"promotion {held.id} is no longer held by this worker")
-
-    def intend(body: Mapping[str, Any], checked: bool) -> Effect | None:
-        with core.db.begin() as session:
-            prolong(session)
-            # The row is locked by now: an approval is taken back before this, or after the trail has it.
-            verdict = review.again(session, row.id, policy, facts) if checked else None
-            if verdict is not None and verdict.outcome is not Outcome.APPROVED:
-                return None
-            told = {"promotion": row.id, "model": row.model, "environment": row.environment, **body}
-            effects.append(announce(session, told))
-        return effects[-1]
-
-    def vouch() -> None:
-        with core.db.begin() as session:
-            prolong(session)
-            releases.renew_lease(session, row.id, now(session) + timing.canary_lease)
-
+    hold = _Hold(core, timing, row, held, policy, facts, effects)
     return Context(
         promotion_id=row.id,
         model=row.model,
@@ -138,9 +155,9 @@ def load(session: Session, core: Core, plant: Plant, timing: Timing, row: Promot
         leftovers=_leftovers(session, row, evidence, {release.name for release in serving}),
         fence=held.epoch,
         taken_over=row.crashes > 0,
-        intend=intend,
+        intend=hold.intend,
         effects=effects,
-        vouch=vouch,
+        vouch=hold.vouch,
         registry=core.registry,
         plant=plant,
         timing=timing,
