@@ -84,7 +84,7 @@ def show_picture(
 def take_evidence(
     promotion_id: schemas.Number, core: Parts, store: Store, _caller: Reader, people: bool = True
 ) -> Response:
-    """A zip that `headgate_verify.py pack` checks without the service: a page, gates, approvals, leaves with their
+    """A zip that `headgate_verify.pyz pack` checks without the service: a page, gates, approvals, leaves with their
     proofs, the policy, a signed in-toto statement, a CycloneDX ML-BOM. With `people=false` it names nobody."""
     data = evidence.pack(core, store, promotion_id, people)
     headers = {

@@ -88,5 +88,5 @@ def verify(core: Parts, _caller: Auditor) -> dict[str, Any]:
 
 @router.get("/audit/export", tags=["audit"], summary="The whole trail", response_class=StreamingResponse)
 def export(core: Parts, _caller: Auditor) -> StreamingResponse:
-    """One leaf a line behind its hash, then every checkpoint; `headgate_verify.py` checks it without the service."""
+    """One leaf a line behind its hash, then every checkpoint; `headgate_verify.pyz` checks it without the service."""
     return StreamingResponse(trail.export(core), media_type="text/plain; charset=utf-8")

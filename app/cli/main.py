@@ -141,7 +141,7 @@ def evidence(
     people: Annotated[bool, typer.Option(help="with names and typed reasons")] = True,
     json: Json = False,
 ) -> None:
-    """Write the evidence of a promotion to a file: it proves itself with `headgate_verify.py pack`."""
+    """Write the evidence of a promotion to a file: it proves itself with `headgate_verify.pyz pack`."""
     target = file or Path(f"promotion-{promotion_id}.zip")
     data = Client().content(f"/api/v1/promotions/{promotion_id}/evidence", people=people)
     try:

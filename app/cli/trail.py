@@ -8,7 +8,8 @@ import typer
 
 from app.cli import render
 from app.cli.client import Client, Problem
-from app.verifier import headgate_verify as verifier
+from app.verifier import headgate_verify as verifying
+from app.verifier.one_file import NAME, one_file
 
 commands = typer.Typer(no_args_is_help=True, help="Export, prove and verify the audit trail.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -16,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @commands.command("export")
 def export(file: Path) -> None:
-    """Write the whole trail to a file, for `verify` or for headgate_verify.py on another machine."""
+    """Write the whole trail to a file, for `verify` or for `verifier` on another machine."""
     with file.open("w", newline="\n") as out:
         for line in Client().lines("/api/v1/audit/export"):
             out.write(line + "\n")
@@ -42,9 +43,16 @@ def key() -> None:
 
 @commands.command("proof")
 def proof(seq: int, file: Path) -> None:
-    """Write the proof that leaf SEQ is in the trail to a file, for headgate_verify.py."""
+    """Write the proof that leaf SEQ is in the trail to a file, for `verifier`."""
     file.write_text(text.dumps(Client().get(f"/api/v1/audit/proof/{seq}"), indent=2) + "\n")
     render.out.print(f"the proof of leaf {seq} is in {file}", highlight=False)
+
+
+@commands.command("verifier")
+def verifier(file: Annotated[Path, typer.Argument(help="where to")] = Path(NAME)) -> None:
+    """Write the verifier, one file that needs Python and the package cryptography, and nothing of Headgate."""
+    file.write_bytes(one_file())
+    render.out.print(f"python {file} --help", highlight=False, soft_wrap=True)
 
 
 @commands.command("verify")
@@ -73,11 +81,11 @@ def verify(
 
 def _verified(file: Path, keys: list[str], anchors: list[Path]) -> dict[str, object]:
     try:
-        trusted = [verifier.parse_key(text) for text in keys]
-        kept = [note for anchor in anchors for note in verifier.kept(anchor)]
+        trusted = [verifying.parse_key(text) for text in keys]
+        kept = [note for anchor in anchors for note in verifying.kept(anchor)]
         with file.open("rb") as stream:
-            tree, points = verifier.check_export(stream, trusted, kept)
-    except verifier.Bad as bad:
+            tree, points = verifying.check_export(stream, trusted, kept)
+    except verifying.Bad as bad:
         return {"verified": False, "leaves": 0, "first_bad": bad.leaf, "reason": str(bad), "root": ""}
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}.") from error

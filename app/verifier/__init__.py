@@ -1,1 +1,1 @@
-"""The verifier that stands on its own, and nothing else: see headgate_verify.py."""
+"""The verifier that stands on its own (headgate_verify/), and how it is made one file."""

@@ -17,7 +17,7 @@ from app.domain.merkle import Frontier, leaf_hash
 from app.domain.notes import Checkpoint
 from app.parts import Core
 from app.services import trail
-from app.verifier import headgate_verify
+from app.verifier.one_file import NAME, one_file
 from ci.bench.databases import POSTGRES, SQLITE, Fresh, missing
 from ci.bench.figures import Group, in_turns, number, percentile, ratio, spread
 from tests.fakes import FakePolicies, FakeQueue, FakeRegistry
@@ -114,9 +114,11 @@ def _verified(folder: Path, leaves: int) -> tuple[float, int]:
         whole.write(f"{trail.FORMAT} {ORIGIN} {leaves} 1\n{note}\n".encode())
         shutil.copyfileobj(out, whole)
     key = signer.keys(ORIGIN)[0].text()
+    verifier = folder / NAME
+    verifier.write_bytes(one_file())
     begun = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-I", headgate_verify.__file__, "export", str(export), "--key", key],
+        [sys.executable, "-I", str(verifier), "export", str(export), "--key", key],
         check=True,
         capture_output=True,
     )

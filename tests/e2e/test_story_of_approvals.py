@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.verifier import headgate_verify
 from examples.airbnb.stage import Person, Stage, wait
 from tests.e2e.models import register
 
@@ -122,9 +121,9 @@ def test_two_keys(stage: Stage, people: tuple[Person, Person], tmp_path: Path) -
 
     # Years later an auditor has the pack, the public key and one file of Python.
     key = stage.run("audit", "key").stdout.strip()
-    pack, verifier = tmp_path / "pack.zip", tmp_path / "headgate_verify.py"
+    pack, verifier = tmp_path / "pack.zip", tmp_path / "headgate_verify.pyz"
     assert stage.run("evidence", str(third), str(pack)).returncode == 0
-    verifier.write_bytes(Path(headgate_verify.__file__).read_bytes())
+    assert stage.run("audit", "verifier", str(verifier)).returncode == 0
     command = [sys.executable, "-I", str(verifier), "pack", str(pack), "--key", key]
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -19,10 +19,12 @@ from app.domain.permissions import Role
 from app.domain.policy import Rollout, default_policy
 from app.services import principals, trail
 from app.verifier import headgate_verify
+from app.verifier.one_file import NAME, one_file
 from tests.fakes import quick
 from tests.plant import MODEL, World
 from tests.serving import served
 
+PACKAGE = Path(headgate_verify.__file__).parent
 # Runs a script with nothing but the standard library and the packages in one folder; says which of those it took.
 ALONE = """
 import runpy, sys
@@ -42,7 +44,7 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.folder, self._packages = folder, folder / "packages"
         self._packages.mkdir(parents=True)
-        (folder / "headgate_verify.py").write_bytes(Path(headgate_verify.__file__).read_bytes())
+        (folder / NAME).write_bytes(one_file())
         for name in ("cryptography", "cffi", "_cffi_backend"):
             found = find_spec(name)
             if found is not None and found.origin is not None:
@@ -55,7 +57,7 @@ class Office:
         return name
 
     def verify(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", "-S", "-c", ALONE, str(self._packages), "headgate_verify.py", *words]
+        command = [sys.executable, "-I", "-S", "-c", ALONE, str(self._packages), NAME, *words]
         return subprocess.run(
             command, cwd=self.folder, env={}, capture_output=True, text=True, check=False, encoding="utf-8"
         )
@@ -144,13 +146,14 @@ def test_what_was_changed_is_found_without_the_service(service: Service, tmp_pat
 
 
 def test_the_verifier_asks_for_nothing_but_the_standard_library_and_cryptography() -> None:
-    tree = ast.parse(Path(headgate_verify.__file__).read_text(encoding="utf-8"))
-    names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    nodes = [node for file in PACKAGE.glob("*.py") for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    assert all(node.level < 2 for node in nodes if isinstance(node, ast.ImportFrom))
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"cryptography"}
 
 
 def modules(run: subprocess.CompletedProcess[str]) -> list[str]:
     """What it imported beside the standard library and the script itself."""
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("MODULES ")]
-    return [name for name in line.split()[1:] if name not in ("__main__", "__mp_main__")]
+    return [name for name in line.split()[1:] if name not in ("__main__", "__mp_main__", "headgate_verify")]

@@ -274,7 +274,7 @@ def test_the_page_says_it_all_to_people(world: World) -> None:
     shown = _shown(packed(world, number)["index.html"])
     for said in (world.show(number)["digest"], *PEOPLE, "bob.jones", "fewer errors in Brooklyn"):
         assert said in shown
-    for said in ("I looked at the groups", "slices rmse by city, room", "100 %", "ROLLOUT", "headgate_verify.py pack"):
+    for said in ("I looked at the groups", "slices rmse by city, room", "100 %", "ROLLOUT", "headgate_verify.pyz pack"):
         assert said in shown
 
 

@@ -14,8 +14,8 @@ import pytest
 from app.domain.audit import leaf_data
 from app.domain.merkle import leaf_hash
 from app.domain.notes import Checkpoint, PublicKey, signed
-from app.verifier import headgate_verify
 from app.verifier.headgate_verify import Bad, check_export, check_proof
+from app.verifier.one_file import one_file
 from tests.trails import KEYS, ORIGIN, OTHER, SECRET, export, leaves, note, proof, public, tree_of
 
 
@@ -205,8 +205,8 @@ def test_a_proof_proves_its_leaf_and_no_other() -> None:
 
 def test_it_runs_alone_with_nothing_of_headgate(tmp_path: Path) -> None:
     """Copied away, isolated from this checkout, with exit codes for scripts."""
-    script, trail, anchor = tmp_path / "v.py", tmp_path / "trail.txt", tmp_path / "checkpoints.txt"
-    script.write_bytes(Path(headgate_verify.__file__).read_bytes())
+    script, trail, anchor = tmp_path / "v.pyz", tmp_path / "trail.txt", tmp_path / "checkpoints.txt"
+    script.write_bytes(one_file())
     data = leaves(5)
     trail.write_bytes(export(data))
     anchor.write_text(f"{note(tree_of(data[:2]))}\n{note(tree_of(data))}\n")
