@@ -22,6 +22,8 @@ _PROMOTION = {
     ),
     "go-on": _link("decide_canary", "let its canary go on", _ID, {**_WHY, "decision": "continue"}),
     "roll-back": _link("decide_canary", "roll its canary back", _ID, {**_WHY, "decision": "rollback"}),
+    "revoke": _link("revoke", "take one's approval back", _ID, _WHY),
+    "break-glass": _link("break_glass", "ask for the emergency way", _ID, {**_WHY, "digest": "$response.body#/digest"}),
     "cancel": _link("cancel", "end it", _ID, _WHY),
     "retry": _link("retry", "try it again where it failed", _ID),
 }

@@ -105,9 +105,8 @@ def _deliver_one(core: Core, row: OutboxRow, holder: str) -> bool:
         done = held and outbox.mark_done(session, row.id, row.next_try_at)
         if held:
             _note_own_write(session, row, written)
-        if done and row.operation in writeback.MOVES:
-            told = {"model": row.model, "operation": row.operation, **row.arguments}
-            audit.append(session, f"registry.{_OUTCOMES[written]}", told)
+        if done:
+            _tell(session, row, _OUTCOMES[written])
     _expect(held)
     return done
 
@@ -118,10 +117,16 @@ def _put_off(core: Core, row: OutboxRow, holder: str, reason: str, pause: timede
         held = _still_mine(session, row, holder)
         if held:
             outbox.mark_failed(session, row.id, reason, pause, refused)
-        if held and pause is None and row.operation in writeback.MOVES:
-            told = {"model": row.model, "operation": row.operation, **row.arguments}
-            audit.append(session, "registry.failed", told)
+        if held and pause is None:
+            _tell(session, row, "failed")
     _expect(held)
+
+
+def _tell(session: Session, row: OutboxRow, outcome: str) -> None:
+    """Say in the audit trail how a write went that moves what stands in MLflow, as it was announced there."""
+    if row.operation in writeback.MOVES:
+        told = {"model": row.model, "operation": row.operation, **row.arguments}
+        audit.append(session, f"registry.{outcome}", told)
 
 
 def _still_mine(session: Session, row: OutboxRow, holder: str) -> bool:

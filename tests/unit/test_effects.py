@@ -19,7 +19,7 @@ from app.domain.permissions import Caller
 from app.domain.policy import Rollout, default_policy
 from app.domain.promotion import Wait
 from app.ports import Route
-from app.services import approvals, history, trail
+from app.services import approvals, history, outbox, trail
 from tests.fakes import quick
 from tests.plant import FAST, MODEL, World
 from workers.context import Context, load
@@ -215,3 +215,14 @@ def test_what_moves_in_mlflow_is_announced_and_its_outcome_told(world: World) ->
     (later,) = [seq for seq, body in done if body == {"model": MODEL, **moved}]
     assert at < later
     assert len(intended) == len(done)  # the request is taken away, and both are told
+
+
+def test_a_move_in_mlflow_that_came_too_late_is_told_as_left(world: World) -> None:
+    number = approved(world, "1")
+    for _ in range(2):
+        world.runner.advance(number)
+    assert world.show(number)["state"] == "LIVE"
+    del world.registry.versions[(MODEL, "1")]  # somebody deletes the version before MLflow is told
+    outbox.deliver(world.core, "worker-1")
+    told = {leaf["kind"]: leaf["body"] for leaf in trail.page(world.database, 0, 1000) if "alias" in leaf["body"]}
+    assert told["registry.left"] == {"model": MODEL, "operation": "set_alias", "alias": "production", "version": "1"}
