@@ -142,6 +142,9 @@ def _told(dossier: Dossier, leaf: Leaf) -> str:
         case "effect.intended" | "effect.done" | "effect.failed":
             how = {"effect.intended": "announced", "effect.done": "done"}.get(leaf.kind, "failed, perhaps half done")
             return f"{body.get('weight', '')} % of the traffic to {body.get('release', '')}: {how}"
+        case "registry.intended":
+            moves = [f"{write['operation']} {write.get('alias') or write.get('stage')}" for write in body["writes"]]
+            return f"MLflow is to be told: {', '.join(moves)}"
         case "promotion.stop":
             return f"asked to end {body['to']}{f' by {by}' if by else ''}: {reason}"
         case "approval" | "canary.decision":
